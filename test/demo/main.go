@@ -43,9 +43,9 @@ func run(ctx context.Context, bin, python string, keep bool) error {
 	ctx, end := context.WithCancel(ctx)
 	s := &story{Bin: bin, Python: python, Root: root, Dir: dir, Out: os.Stdout, began: time.Now()}
 	defer func() {
-		s.server.stop()
+		s.server.Stop()
+		s.tracking.Stop()
 		end()
-		time.Sleep(100 * time.Millisecond) // the tracking server hears of it through ctx
 	}()
 	if err := s.tell(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "everything is left in %s to look at\n", dir)

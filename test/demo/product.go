@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,8 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
+
+	"loadline.dev/loadline/test/harness"
 )
 
 // loadline runs a verb of the binary against the demo's own server and returns
@@ -33,7 +32,7 @@ func (s *story) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(),
 		"LOADLINE_DATA="+s.data(),
 		"LOADLINE_HOST="+s.host(),
-		"MLFLOW_TRACKING_URI="+s.tracking,
+		"MLFLOW_TRACKING_URI="+s.tracking.URL,
 		"NO_COLOR=1")
 	return cmd
 }
@@ -45,16 +44,16 @@ func (s *story) invocations(name string) string {
 }
 
 // up starts `loadline up` and waits until it says it is ready.
-func (s *story) up(ctx context.Context) (*server, error) {
+func (s *story) up(ctx context.Context) (*harness.Server, error) {
 	if s.port == 0 {
-		port, err := freePort()
+		port, err := harness.FreePort()
 		if err != nil {
 			return nil, err
 		}
 		s.port = port
 	}
 	cmd := s.command(ctx, "up", "--listen", fmt.Sprintf("127.0.0.1:%d", s.port))
-	return listen(ctx, cmd, s.port, "/readyz", filepath.Join(s.Dir, "loadline.log"))
+	return harness.Listen(ctx, cmd, s.port, "/readyz", filepath.Join(s.Dir, "loadline.log"))
 }
 
 // A described is the part of `loadline describe -o json` that the demo reads.
@@ -123,23 +122,6 @@ func (s *story) metric(ctx context.Context, prefix string) (float64, error) {
 	return 0, nil
 }
 
-// alive says whether a process of that number runs.
-func alive(pid int) bool {
-	if pid <= 0 {
-		return false
-	}
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return false
-	}
-	if err != nil {
-		return syscall.Kill(pid, 0) == nil
-	}
-	// The state stands behind the name in brackets; a zombie is not alive.
-	_, state, _ := strings.Cut(string(data), ") ")
-	return !strings.HasPrefix(state, "Z")
-}
-
 // strays lists the processes that work in the demo's data folder: after all
 // is stopped, there must be none.
 func (s *story) strays() []string {
@@ -153,20 +135,4 @@ func (s *story) strays() []string {
 		}
 	}
 	return found
-}
-
-// eventually asks until claim holds, or says what it said last.
-func eventually(ctx context.Context, within time.Duration, claim func() error) error {
-	deadline := time.Now().Add(within)
-	for {
-		err := claim()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

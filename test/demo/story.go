@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"loadline.dev/loadline/test/harness"
 )
 
 // A story is the demo's main job, step by step, on real parts: MLflow's
@@ -19,9 +22,9 @@ type story struct {
 	Dir    string    // working folder, empty at the start
 	Out    io.Writer // where the steps are told
 
-	tracking string // the tracking server's URL
+	tracking *harness.Server
 	port     int    // where loadline listens, once it has
-	server   *server
+	server   *harness.Server
 	models   []model
 	began    time.Time
 }
@@ -41,20 +44,18 @@ func (s *story) step(what string, do func() (string, error)) error {
 // prepare starts the tracking server, trains the models, starts loadline.
 func (s *story) prepare(ctx context.Context, only ...string) error {
 	err := s.step("MLflow tracking server (SQLite, proxied artifacts)", func() (string, error) {
-		server, err := s.track(ctx)
-		if err != nil {
+		var err error
+		if s.tracking, err = s.track(ctx); err != nil {
 			return "", err
 		}
-		context.AfterFunc(ctx, server.stop)
-		s.tracking = server.url
-		return server.url, nil
+		return s.tracking.URL, nil
 	})
 	if err != nil {
 		return err
 	}
 	err = s.step("train, log, register", func() (string, error) {
 		var err error
-		s.models, err = s.train(ctx, s.tracking, only...)
+		s.models, err = s.train(ctx, only...)
 		return fmt.Sprintf("%d models, @champion", len(s.models)), err
 	})
 	if err != nil {
@@ -86,18 +87,18 @@ func (s *story) deploy(ctx context.Context) error {
 func (s *story) compare(ctx context.Context) error {
 	for _, m := range s.models {
 		err := s.step("compare "+m.Name+" with MLflow's own server", func() (string, error) {
-			reference, err := s.reference(ctx, m)
+			reference, err := harness.Scoring(ctx, s.Python, m.Dir, filepath.Join(s.Dir, m.Name+"-mlflow.log"))
 			if err != nil {
 				return "", err
 			}
-			defer reference.stop()
+			defer reference.Stop()
 			example, err := m.example()
 			if err != nil {
 				return "", err
 			}
 			bodies := append([]string{example}, m.Bodies...)
 			for _, body := range bodies {
-				if err := same(ctx, reference.url+"/invocations", s.invocations(m.Name), body); err != nil {
+				if err := same(ctx, reference.URL+"/invocations", s.invocations(m.Name), body); err != nil {
 					return "", err
 				}
 			}
@@ -111,11 +112,11 @@ func (s *story) compare(ctx context.Context) error {
 }
 
 func same(ctx context.Context, theirs, ours, body string) error {
-	status, want, err := ask(ctx, theirs, body)
+	status, want, err := harness.Ask(ctx, theirs, body)
 	if err != nil {
 		return err
 	}
-	gotStatus, got, err := ask(ctx, ours, body)
+	gotStatus, got, err := harness.Ask(ctx, ours, body)
 	if err != nil {
 		return err
 	}
@@ -168,7 +169,7 @@ func (s *story) kill(ctx context.Context, m model, l *load) (string, error) {
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		return "", err
 	}
-	err = eventually(ctx, time.Minute, func() error {
+	err = harness.Eventually(ctx, time.Minute, func() error {
 		now, err := s.describe(ctx, m.Name)
 		if err != nil {
 			return err
@@ -192,7 +193,7 @@ func (s *story) kill(ctx context.Context, m model, l *load) (string, error) {
 	if len(sum.failed) > int(inside)+1 {
 		return "", fmt.Errorf("%d requests failed, but only %d were in flight", len(sum.failed), inside)
 	}
-	if alive(victim.Engine) {
+	if harness.Alive(victim.Engine) {
 		return "", fmt.Errorf("the killed replica's engine (pid %d) still runs", victim.Engine)
 	}
 	return fmt.Sprintf("in flight %d, failed %d; replaced in %.1f s", inside, len(sum.failed), back.Seconds()), nil
@@ -209,10 +210,9 @@ func (s *story) restart(ctx context.Context) error {
 			}
 			pids[m.Name] = d.Entities[0].Replicas[0].PID
 		}
-		if err := syscall.Kill(s.server.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		if err := s.server.Kill(); err != nil {
 			return "", err
 		}
-		<-s.server.gone
 		var err error
 		s.server, err = s.up(ctx)
 		return "", err
@@ -227,7 +227,7 @@ func (s *story) restart(ctx context.Context) error {
 			if err != nil {
 				return "", err
 			}
-			if status, text, err := ask(ctx, s.invocations(m.Name), example); err != nil || status != 200 {
+			if status, text, err := harness.Ask(ctx, s.invocations(m.Name), example); err != nil || status != 200 {
 				return "", fmt.Errorf("%s: %d %s %v", m.Name, status, text, err)
 			}
 			d, err := s.describe(ctx, m.Name)
@@ -253,8 +253,8 @@ func (s *story) finish(ctx context.Context) error {
 				return "", err
 			}
 		}
-		s.server.stop()
-		err := eventually(ctx, 10*time.Second, func() error {
+		s.server.Stop()
+		err := harness.Eventually(ctx, 10*time.Second, func() error {
 			if left := s.strays(); len(left) > 0 {
 				return fmt.Errorf("still running:\n%s", strings.Join(left, "\n"))
 			}
