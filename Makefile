@@ -70,3 +70,6 @@ demo: $(PYTHON) build ## six real models: trained, registered, deployed, queried
 
 clean:
 	rm -rf bin
+
+bench: $(PYTHON) build ## the short set, each figure beside its rival in the same run
+	@cd bench && go run . -bin ../bin/loadline -python $(PYTHON)

@@ -23,7 +23,7 @@ type story struct {
 	Out    io.Writer // where the steps are told
 
 	tracking *harness.Server
-	port     int    // where loadline listens, once it has
+	port     int // where loadline listens, once it has
 	server   *harness.Server
 	models   []model
 	began    time.Time

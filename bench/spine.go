@@ -1,0 +1,327 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"loadline.dev/loadline/test/harness"
+)
+
+// A bench is one run: the subjects that it started and how it asks them.
+type bench struct {
+	bin, python, dir, results string
+
+	rounds, clients int
+	stretch         time.Duration
+
+	servers []*harness.Server
+	host    string
+}
+
+func (b *bench) stop() {
+	for _, s := range b.servers {
+		s.Stop()
+	}
+}
+
+// A subject answers one model's requests.
+type subject struct {
+	name string
+	url  string
+	pids map[string]int // part → process; "" when there is but one
+}
+
+// A row is what was measured of one subject with one model.
+type row struct {
+	Model, Subject string
+	CPU            map[string]series // part → µs per request; "whole" is their sum
+	PerCPUSecond   series            // requests per CPU-second of the whole
+	P50            series            // ms
+	PSS            int64             // bytes of what one replica adds
+}
+
+// spine compares the whole path (gateway, agent, Python worker) with MLflow's
+// own server on the same models, one row a request, and with the floor: a bare
+// PyFuncModel.predict on a ready frame.
+func (b *bench) spine(ctx context.Context) ([]row, error) {
+	if err := b.start(ctx); err != nil {
+		return nil, err
+	}
+	var all []row
+	var goals []goal
+	for _, model := range []string{"logistic", "xgboost"} {
+		rows, floor, err := b.model(ctx, model)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", model, err)
+		}
+		all = append(all, rows...)
+		ours, theirs := rows[0], rows[1]
+		var ratio series
+		for i := range ours.PerCPUSecond {
+			ratio = append(ratio, ours.PerCPUSecond[i]/theirs.PerCPUSecond[i])
+		}
+		goals = append(goals,
+			goal{model + ": requests per CPU-second, × MLflow's server", ratio.median(), 1.5, false},
+			goal{model + ": CPU over a bare predict, µs a request", ours.CPU["whole"].median() - floor.median(), 1000, true},
+			goal{model + ": replica memory, × MLflow's server", float64(ours.PSS) / float64(theirs.PSS), 0.667, true})
+		fmt.Printf("%s: bare predict on a ready frame %s µs CPU; ratio by round %s\n", model, floor, ratio)
+		all = append(all, row{Model: model, Subject: "bare predict", CPU: map[string]series{"whole": floor}})
+	}
+	b.print(all)
+	printGoals(os.Stdout, goals)
+	return all, nil
+}
+
+// start trains the models and brings up `loadline up`.
+func (b *bench) start(ctx context.Context) error {
+	train := harness.Python(ctx, b.python, "-W", "ignore", "models.py", b.dir, "../test/env/model-requirements.txt")
+	if text, err := train.CombinedOutput(); err != nil {
+		return fmt.Errorf("models.py: %w:\n%s", err, text)
+	}
+	port, err := harness.FreePort()
+	if err != nil {
+		return err
+	}
+	up, err := harness.Listen(ctx, b.loadline(ctx, "up", "--listen", fmt.Sprintf("127.0.0.1:%d", port)), port, "/readyz", filepath.Join(b.dir, "loadline.log"))
+	if err != nil {
+		return err
+	}
+	b.servers = append(b.servers, up)
+	b.host = up.URL
+	return nil
+}
+
+func (b *bench) loadline(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, b.bin, args...)
+	cmd.Env = append(os.Environ(), "LOADLINE_DATA="+filepath.Join(b.dir, "data"), "LOADLINE_HOST="+b.host)
+	return cmd
+}
+
+// model brings up both subjects for one model, checks that they answer alike,
+// and asks them in turn.
+func (b *bench) model(ctx context.Context, name string) ([]row, series, error) {
+	var bodies []string
+	data, err := os.ReadFile(filepath.Join(b.dir, name+".bodies.json"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := json.Unmarshal(data, &bodies); err != nil {
+		return nil, nil, err
+	}
+	ours, err := b.ours(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	reference, err := harness.Scoring(ctx, b.python, filepath.Join(b.dir, name), filepath.Join(b.dir, name+"-mlflow.log"))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer reference.Stop()
+	theirs := subject{"mlflow", reference.URL + "/invocations", map[string]int{"server": reference.PID}}
+	for _, body := range bodies {
+		_, a, err := harness.Ask(ctx, ours.url, body)
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, b, err := harness.Ask(ctx, theirs.url, body); err != nil || a != b {
+			return nil, nil, fmt.Errorf("answers differ for %s: %s, MLflow's %s (%v)", body, a, b, err)
+		}
+	}
+	floor, err := b.floor(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer floor.stop()
+	rows := []row{{Model: name, Subject: ours.name, CPU: map[string]series{}}, {Model: name, Subject: theirs.name, CPU: map[string]series{}}}
+	var bare series
+	for range b.rounds {
+		for i, s := range []subject{ours, theirs} {
+			if err := b.round(ctx, s, bodies, &rows[i]); err != nil {
+				return nil, nil, err
+			}
+		}
+		us, err := floor.round()
+		if err != nil {
+			return nil, nil, err
+		}
+		bare = append(bare, us)
+	}
+	replica := []int{ours.pids["agent"], ours.pids["worker"]}
+	if rows[0].PSS, err = pss(replica...); err != nil {
+		return nil, nil, err
+	}
+	rows[1].PSS, err = pss(reference.PID)
+	return rows, bare, err
+}
+
+// ours deploys the model and finds the processes that serve it.
+func (b *bench) ours(ctx context.Context, name string) (subject, error) {
+	if out, err := b.loadline(ctx, "deploy", name, filepath.Join(b.dir, name)).CombinedOutput(); err != nil {
+		return subject{}, fmt.Errorf("deploy: %w:\n%s", err, out)
+	}
+	out, err := b.loadline(ctx, "describe", name, "-o", "json").Output()
+	if err != nil {
+		return subject{}, fmt.Errorf("describe: %w", err)
+	}
+	var d struct {
+		Entities []struct {
+			Replicas []struct {
+				PID    int `json:"pid"`
+				Engine int `json:"engine_pid"`
+			} `json:"replicas"`
+		} `json:"entities"`
+	}
+	if err := json.Unmarshal(out, &d); err != nil {
+		return subject{}, fmt.Errorf("describe: %w", err)
+	}
+	if len(d.Entities) == 0 || len(d.Entities[0].Replicas) == 0 {
+		return subject{}, fmt.Errorf("describe shows no replica:\n%s", out)
+	}
+	r := d.Entities[0].Replicas[0]
+	pids := map[string]int{"gateway": b.servers[0].PID, "agent": r.PID, "worker": r.Engine}
+	return subject{"loadline", b.host + "/serving-endpoints/" + name + "/invocations", pids}, nil
+}
+
+// round asks s for a stretch and adds what it cost to r.
+func (b *bench) round(ctx context.Context, s subject, bodies []string, r *row) error {
+	before := map[string]time.Duration{}
+	for part, pid := range s.pids {
+		var err error
+		if before[part], err = cpu(pid); err != nil {
+			return err
+		}
+	}
+	n, p50, err := b.ask(ctx, s.url, bodies)
+	if err != nil {
+		return err
+	}
+	whole := 0.0
+	for part, pid := range s.pids {
+		after, err := cpu(pid)
+		if err != nil {
+			return err
+		}
+		us := float64((after - before[part]).Nanoseconds()) / 1e3 / float64(n)
+		r.CPU[part] = append(r.CPU[part], us)
+		whole += us
+	}
+	r.CPU["whole"] = append(r.CPU["whole"], whole)
+	r.PerCPUSecond = append(r.PerCPUSecond, 1e6/whole)
+	r.P50 = append(r.P50, p50)
+	return nil
+}
+
+// ask sends requests over b.clients connections, one after another on each,
+// and returns how many were answered and the median latency in ms.
+func (b *bench) ask(ctx context.Context, url string, bodies []string) (int, float64, error) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: b.clients, DisableCompression: true}}
+	defer client.CloseIdleConnections()
+	var next atomic.Int64
+	var mu sync.Mutex
+	var took series
+	var failed error
+	end := time.Now().Add(b.stretch)
+	var clients sync.WaitGroup
+	for range b.clients {
+		clients.Go(func() {
+			for time.Now().Before(end) && ctx.Err() == nil {
+				body := bodies[int(next.Add(1))%len(bodies)]
+				start := time.Now()
+				err := post(client, url, body)
+				mu.Lock()
+				took = append(took, float64(time.Since(start).Microseconds())/1e3)
+				if err != nil {
+					failed = err
+				}
+				mu.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+	return len(took), took.median(), failed
+}
+
+func post(client *http.Client, url, body string) error {
+	response, err := client.Post(url, "application/json", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, bytes.TrimSpace(text))
+	}
+	return err
+}
+
+// A floor is the process that measures the bare predict.
+type floor struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func (b *bench) floor(ctx context.Context, name string) (*floor, error) {
+	cmd := harness.Python(ctx, b.python, "-W", "ignore", "predict.py", filepath.Join(b.dir, name), filepath.Join(b.dir, name+".bodies.json"))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	f := &floor{cmd, in, bufio.NewScanner(out)}
+	if !f.out.Scan() || f.out.Text() != "ready" {
+		f.stop()
+		return nil, fmt.Errorf("predict.py did not start")
+	}
+	return f, nil
+}
+
+func (f *floor) round() (float64, error) {
+	if _, err := fmt.Fprintln(f.in); err != nil {
+		return 0, err
+	}
+	if !f.out.Scan() {
+		return 0, fmt.Errorf("predict.py ended")
+	}
+	return strconv.ParseFloat(f.out.Text(), 64)
+}
+
+func (f *floor) stop() {
+	f.in.Close()
+	_ = f.cmd.Wait()
+}
+
+func (b *bench) print(rows []row) {
+	fmt.Printf("\nOne row a request, %d connections, %d rounds of %v, interleaved: median (least–most)\n", b.clients, b.rounds, b.stretch)
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "MODEL\tSUBJECT\tCPU µs/request\tgateway\tagent\tworker\trequests/CPU-s\tp50 ms\treplica PSS")
+	for _, r := range rows {
+		fmt.Fprintf(tab, "%s\t%s\t%v\t%v\t%v\t%v\t%v\t%v\t%d MiB\n", r.Model, r.Subject, r.CPU["whole"], r.CPU["gateway"], r.CPU["agent"], r.CPU["worker"], r.PerCPUSecond, r.P50, r.PSS>>20)
+	}
+	tab.Flush()
+	fmt.Println()
+}
