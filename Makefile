@@ -10,7 +10,6 @@ SHELL := /bin/bash
 # An empty or missing HOME must do: the cache then lies in the temporary folder.
 export HOME := $(or $(wildcard $(HOME)),$(shell mkdir -p /tmp/loadline-home && echo /tmp/loadline-home))
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loadline
-export GOFLAGS := $(GOFLAGS) -trimpath
 
 UV_VERSION   := 0.13.8
 LINT_VERSION := v2.15.0
@@ -52,11 +51,11 @@ $(PYTHON): $(UV)
 # The linter builds for two minutes, so it starts first and runs last.
 $(LINT):
 	@mkdir -p $(@D)
-	@cd $(@D) && GOFLAGS= GOBIN=$(@D) nice -n 10 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@cd $(@D) && GOBIN=$(@D) nice -n 10 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
 lint: $(LINT)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
-	GOFLAGS= $(LINT) run ./...
+	$(LINT) run ./...
 
 test: $(PYTHON) build
 	CI=$${CI:-true} go test -count=1 -timeout 20m ./...
