@@ -128,6 +128,11 @@ type Entity struct {
 	Vars map[string]string
 
 	Scale Scale
+
+	// Revision is the digest that preparation gave this entity; empty until
+	// then. Control writes it, so that an alias that moves later changes nothing
+	// that was promised: a restart and a roll-back run what ran.
+	Revision string
 }
 
 // Scale is how many replicas an entity wishes.
