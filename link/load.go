@@ -1,0 +1,45 @@
+package link
+
+import (
+	"encoding/binary"
+	"math"
+
+	"loadline.dev/loadline/serving"
+)
+
+// counters lists the fields of Counters in wire order. New ones go to the end.
+func (c *Counters) list() [8]*uint64 {
+	return [...]*uint64{&c.Answered, &c.NotTaken, &c.Broken, &c.TimedOut, &c.Cancelled, &c.Columns, &c.Raw, &c.Restarts}
+}
+
+func appendLoad(b []byte, l *Load) []byte {
+	start := len(b)
+	b = begin(b, kindLoad, 0, 0)
+	b = binary.AppendUvarint(b, l.Sequence)
+	for _, n := range [...]int{l.InFlight, l.Waiting, l.Line, int(l.Service)} {
+		b = binary.AppendUvarint(b, uint64(max(0, n)))
+	}
+	b = appendText(b, string(l.State))
+	for _, n := range l.Counters.list() {
+		b = binary.AppendUvarint(b, *n)
+	}
+	return finish(b, start)
+}
+
+// parseLoad leaves alone what a later version has written behind.
+func parseLoad(payload []byte, l *Load) error {
+	c := cursor{rest: string(payload)}
+	l.Sequence = c.number()
+	l.InFlight = c.count(math.MaxInt32)
+	l.Waiting = c.count(math.MaxInt32)
+	l.Line = c.count(math.MaxInt32)
+	l.Service = c.duration()
+	l.State = serving.State(c.text())
+	for _, n := range l.Counters.list() {
+		*n = c.number()
+	}
+	if c.bad {
+		return malformed("load report")
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"sync"
+)
+
+// maxQueue bounds what may wait for a peer that does not read. Windows keep
+// body bytes far below it.
+const maxQueue = 64 << 20
+
+var errUnread = errors.New("the other side does not read")
+
+// A sender batches writes. Callers append frames under its lock; one who finds
+// no write under way writes all that is there himself, which at low load costs
+// no hand-off. What gathers meanwhile goes to the sender's own goroutine, so
+// that nobody writes for others for long.
+type sender struct {
+	conn net.Conn
+
+	mu      sync.Mutex
+	queue   []byte
+	spare   []byte
+	writing bool
+	writes  uint64 // finished so far; see progress
+	err     error
+
+	more chan struct{} // a token says: write on
+	quit chan struct{}
+	done chan struct{}
+}
+
+func newSender(conn net.Conn) *sender {
+	s := &sender{conn: conn, more: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	go s.run()
+	return s
+}
+
+// begin locks the sender and returns the queue to append whole frames to;
+// commit takes it back.
+func (s *sender) begin() []byte {
+	s.mu.Lock()
+	return s.queue
+}
+
+// commit unlocks. Without flush nothing is written: the frames wait for the next
+// one that flushes.
+func (s *sender) commit(queue []byte, flush bool) error {
+	s.queue = queue
+	if s.err == nil && len(queue) > maxQueue {
+		s.failLocked(errUnread)
+	}
+	if s.err != nil {
+		s.queue = nil
+		err := s.err
+		s.mu.Unlock()
+		return err
+	}
+	if s.writing || !flush || len(queue) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.writing = true
+	s.writeLocked()
+	if s.writing = len(s.queue) > 0 && s.err == nil; s.writing {
+		s.more <- struct{}{} // has room: nobody else sends while writing is set
+	}
+	err := s.err
+	s.mu.Unlock()
+	return err
+}
+
+func (s *sender) flush() error { return s.commit(s.begin(), true) }
+
+// run goes on where a caller left off.
+func (s *sender) run() {
+	defer close(s.done)
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-s.more:
+		}
+		s.mu.Lock()
+		for len(s.queue) > 0 && s.err == nil {
+			s.writeLocked()
+		}
+		s.writing = false
+		s.mu.Unlock()
+	}
+}
+
+// writeLocked writes what is queued, without the lock while it does.
+func (s *sender) writeLocked() {
+	batch := s.queue
+	s.queue, s.spare = s.spare, nil
+	s.mu.Unlock()
+	_, err := s.conn.Write(batch)
+	s.mu.Lock()
+	s.writes++
+	if cap(batch) <= 1<<20 {
+		s.spare = batch[:0]
+	}
+	if err != nil {
+		s.failLocked(err)
+	}
+}
+
+// failLocked ends the connection; its reader notices.
+func (s *sender) failLocked(err error) {
+	if s.err == nil {
+		s.err = err
+		s.conn.Close()
+	}
+}
+
+// stop ends the sender's goroutine. Nothing is written afterwards.
+func (s *sender) stop(err error) {
+	s.mu.Lock()
+	s.failLocked(err)
+	s.mu.Unlock()
+	close(s.quit)
+	<-s.done
+}
+
+// progress says whether a write is under way and how many have ended, for
+// whoever looks again later to see whether it is still the same one.
+func (s *sender) progress() (writing bool, writes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writing, s.writes
+}
+
+// failed is why nothing can be sent any more, or nil.
+func (s *sender) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
