@@ -1,0 +1,167 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// executable is the binary that runs now, even if its file was replaced since.
+func executable() (string, error) { return "/proc/self/exe", nil }
+
+// systemRead is what programs of any kind need. /etc is listed file by file:
+// it also holds keys.
+var systemRead = []string{
+	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store",
+	"/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/alternatives",
+	"/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf",
+	"/etc/nsswitch.conf", "/etc/gai.conf", "/etc/protocols", "/etc/services", "/etc/passwd", "/etc/group",
+	"/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/os-release", "/etc/debian_version",
+	"/etc/fonts", "/etc/locale.alias", "/etc/OpenCL", "/etc/vulkan", "/etc/python3", "/etc/python3.11",
+	"/proc", "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage",
+	"/dev/urandom", "/dev/random",
+}
+
+// systemWrite is what programs write to without leaving anything.
+var systemWrite = []string{"/dev/null", "/dev/zero", "/dev/full"}
+
+// confine takes from this thread all that o does not grant. The thread then
+// becomes the program, and the process's other threads end with that.
+func confine(o order) error {
+	runtime.LockOSThread()
+	if err := join(o.Group); err != nil {
+		return err
+	}
+	// If memory runs out, a model goes before the server that keeps it.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0) // where refused, the kernel's own choice stands
+	if err := setLimits(o.Policy); err != nil {
+		return err
+	}
+	if err := standIn(o); err != nil {
+		return err
+	}
+	if err := dropCapabilities(); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no new privileges: %w", err)
+	}
+	if err := restrict(o.Policy); err != nil {
+		return err
+	}
+	return installFilter(o.Policy.Network)
+}
+
+// standIn sets resource limits where no control group holds a limit. They
+// count reservations, and processes per user, so they are only a brake.
+func standIn(o order) error {
+	if m := o.Policy.Memory; m > 0 && !o.Group.Memory {
+		if err := lower(unix.RLIMIT_DATA, uint64(m)); err != nil {
+			return fmt.Errorf("limit memory: %w", err)
+		}
+	}
+	if n := o.Policy.Processes; n > 0 && !o.Group.Processes {
+		if err := lower(unix.RLIMIT_NPROC, uint64(n+userThreads())); err != nil {
+			return fmt.Errorf("limit processes: %w", err)
+		}
+	}
+	return nil
+}
+
+// userThreads counts the threads that run now: the process limit counts those
+// of its whole user.
+func userThreads() int {
+	tasks, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*")
+	return len(tasks)
+}
+
+// dropCapabilities makes a root user an ordinary one that owns its files.
+func dropCapabilities() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for c := uintptr(0); c <= 63; c++ {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+			break // past the last one that this kernel knows, or not allowed to: the next call then decides
+		}
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	return unix.Capset(&head, &none[0])
+}
+
+// landlockABI is the version of Landlock in this kernel; zero is none.
+func landlockABI() int {
+	v, err := llsyscall.LandlockGetABIVersion()
+	if err != nil || v < 0 {
+		return 0
+	}
+	return v
+}
+
+var landlockByABI = []landlock.Config{{}, landlock.V1, landlock.V2, landlock.V3, landlock.V4, landlock.V5,
+	landlock.V6, landlock.V7, landlock.V8, landlock.V9, landlock.V10, landlock.V11}
+
+func restrict(p Policy) error {
+	abi := min(landlockABI(), len(landlockByABI)-1)
+	if abi == 0 {
+		return nil // Probe says so, and who requires it does not start
+	}
+	config := landlockByABI[abi]
+	if p.Network == Open {
+		config.HandledAccessNet = 0
+	}
+	rules := readRules(slices.Concat(systemRead, p.Read))
+	for _, path := range slices.Concat(systemWrite, p.Write) {
+		rules = append(rules, writeRules(path, abi)...)
+	}
+	if p.Network == Loopback && abi >= 4 {
+		for _, port := range p.Ports {
+			rules = append(rules, landlock.BindTCP(uint16(port)))
+		}
+	}
+	if err := config.Restrict(rules...); err != nil {
+		return fmt.Errorf("landlock: %w", err)
+	}
+	return nil
+}
+
+func readRules(paths []string) []landlock.Rule {
+	var rules []landlock.Rule
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+		case info.IsDir():
+			rules = append(rules, landlock.RODirs(path).IgnoreIfMissing())
+		default:
+			rules = append(rules, landlock.ROFiles(path).IgnoreIfMissing())
+		}
+	}
+	return rules
+}
+
+func writeRules(path string, abi int) []landlock.Rule {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil
+	}
+	if !info.IsDir() {
+		rule := landlock.RWFiles(path)
+		if abi >= 5 && info.Mode()&os.ModeDevice != 0 {
+			rule = rule.WithIoctlDev() // isatty asks this of /dev/null
+		}
+		return []landlock.Rule{rule}
+	}
+	rule := landlock.RWDirs(path)
+	if abi >= 2 {
+		rule = rule.WithRefer() // renaming from one of its folders to another
+	}
+	return []landlock.Rule{rule}
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package sandbox_test
+
+import "os/exec"
+
+func withDeathSignal(*exec.Cmd) {}
