@@ -1,0 +1,13 @@
+package pyenv
+
+import (
+	"os"
+	"testing"
+
+	"loadline.dev/loadline/internal/sandbox"
+)
+
+func TestMain(m *testing.M) {
+	sandbox.Main() // this binary is also the launcher of confined programs
+	os.Exit(m.Run())
+}
