@@ -111,9 +111,12 @@ type target struct {
 func targets(w Wish) (map[serving.Revision]target, []serving.Revision) {
 	sizes := map[serving.Revision]target{}
 	var order, held []serving.Revision
-	for _, goals := range [][]Goal{w.Active, w.Pending} {
+	for i, goals := range [][]Goal{w.Active, w.Pending} {
 		sums := map[serving.Revision]target{}
 		for _, g := range goals {
+			if i == 1 {
+				g.Size = max(1, g.Size) // a newcomer proves itself even where none is needed now
+			}
 			if g.Revision.Digest == "" {
 				continue
 			}
