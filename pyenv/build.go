@@ -98,8 +98,11 @@ func (b *Builder) install(ctx context.Context, i Interpreter, k kept, to install
 		}
 	}
 	args := []string{"pip", "sync", to.lock, "--python", filepath.Join(to.target, "bin", "python"), "--no-sources", "--no-python-downloads", "--allow-empty-requirements"}
+	own := b.path("built", to.digest)
 	if !k.Sources {
 		args = append(args, "--require-hashes")
+	}
+	if !k.Sources && !exists(own) {
 		c := call{dir: to.tmp, args: append(args[:len(args):len(args)], "--no-build", "--offline")}
 		// What is in the cache is taken without asking an index that may be away.
 		if b.run(ctx, c, io.Discard) == nil {
@@ -115,7 +118,6 @@ func (b *Builder) install(ctx context.Context, i Interpreter, k kept, to install
 		}
 	}
 	report(serving.Phase{Note: "building packages from source", Total: k.size()})
-	own := b.path("built", to.digest)
 	if err := os.MkdirAll(own, 0o700); err != nil {
 		return "", err
 	}
