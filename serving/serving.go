@@ -351,6 +351,12 @@ type RouteEntity struct {
 	Raw      bool // engine custom: any method and path
 	Limits   Limits
 
+	// Objective is the wait beyond which a request is late, and lets those on
+	// time go first. Zero is the gateway's default.
+	Objective time.Duration
+
+	MLflow string // version in the entity's environment; empty when it has none
+
 	// Replicas are the ones that may take requests. Empty means that requests
 	// wait for one.
 	Replicas []Replica
