@@ -11,6 +11,7 @@ import (
 
 	"loadline.dev/loadline/agent"
 	"loadline.dev/loadline/link"
+	"loadline.dev/loadline/scoring"
 )
 
 const jsonType = "application/json"
@@ -84,6 +85,12 @@ func (e *Engine) invoke(ctx context.Context, r *agent.Request, w agent.Answerer)
 		}
 		return err
 	}
+	if isJSON(contentType) {
+		if columns, ok := e.reader.Columns(make([]byte, headerSize, headerSize+len(buf)-room+512), buf[room:]); ok {
+			e.columns.Add(1)
+			return e.ask(ctx, kindColumns, columns, w)
+		}
+	}
 	size := uint32(noType)
 	if hasType {
 		size = uint32(len(contentType))
@@ -92,6 +99,15 @@ func (e *Engine) invoke(ctx context.Context, r *agent.Request, w agent.Answerer)
 	copy(buf[headerSize+4:], contentType)
 	e.raw.Add(1)
 	return e.ask(ctx, kindRaw, buf, w)
+}
+
+// isJSON knows the ways to write the type for which columns are worth a try.
+func isJSON(contentType string) bool {
+	switch contentType {
+	case jsonType, jsonType + "; charset=utf-8", jsonType + ";charset=utf-8", jsonType + "; charset=UTF-8":
+		return true
+	}
+	return false
 }
 
 // ask sends one request frame and carries its answer back. buf is the header's
@@ -151,6 +167,12 @@ func pass(f frame, w agent.Answerer, listening bool) (last bool, err error) {
 			return true, err
 		}
 		return true, answer(w, status, media, body)
+	case kindTable:
+		body, err := scoring.AppendTable(make([]byte, 0, 64+3*len(f.payload)), f.payload)
+		if err != nil {
+			return true, err
+		}
+		return true, answer(w, 200, jsonType, body)
 	case kindHead:
 		status, media, body, err := splitText(f.payload)
 		if err != nil || !listening {

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"loadline.dev/loadline/agent"
+	"loadline.dev/loadline/scoring"
 	"loadline.dev/loadline/serving"
 )
 
@@ -49,6 +50,7 @@ type Engine struct {
 	cmd    *exec.Cmd
 	conn   *net.UnixConn
 	hello  hello
+	reader *scoring.Reader
 	ended  chan struct{} // closed when the process has ended
 	loaded chan error    // receives once: the model is loaded, or why not
 
@@ -222,6 +224,7 @@ func (e *Engine) greet(payload []byte) error {
 		return fmt.Errorf("the worker speaks protocol %d, this agent %d", h.Protocol, protocol)
 	}
 	e.hello = h
+	e.reader = scoring.NewReader(h.Inputs, h.TypeHints)
 	select {
 	case e.loaded <- nil:
 		return nil

@@ -10,8 +10,10 @@ JSON error that says what happened: 400 when the request is at fault.
 """
 
 import contextlib
+import io
 import json
 import os
+import threading
 import traceback
 
 JSON_TYPE = "application/json"
@@ -33,6 +35,51 @@ class Answer:
 
 def failure(status, code, message):
     return Answer(status, JSON_TYPE, json.dumps({"error_code": code, "message": message}).encode())
+
+
+class _Ready:
+    """Data that needs no parsing, on its way through `invocations`."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data):
+        self.data = data
+
+
+class _Switch:
+    """Replaces the parser and the printer of `invocations` for one call.
+
+    A _Ready value passes the parser untouched; an answer is kept instead of
+    printed. All that lies between stays MLflow's: params, predict, its errors.
+    """
+
+    def __init__(self, server):
+        self._local = threading.local()
+        self.print = server.predictions_to_json
+        parse = server.infer_and_parse_data
+
+        def infer_and_parse_data(data, schema=None):
+            ready = data.get(server.INPUTS)
+            return ready.data if type(ready) is _Ready else parse(data, schema)
+
+        def predictions_to_json(raw_predictions, output, metadata=None):
+            if getattr(self._local, "keep", False):
+                self._local.kept = raw_predictions
+            else:
+                self.print(raw_predictions, output, metadata)
+
+        server.infer_and_parse_data = infer_and_parse_data
+        server.predictions_to_json = predictions_to_json
+
+    def call(self, ask):
+        """(what ask answered, what the model answered)"""
+        local = self._local
+        local.keep = True
+        try:
+            return ask(), local.kept
+        finally:
+            local.keep = False
+            local.kept = None
 
 
 class Model:
@@ -64,6 +111,30 @@ class Model:
             import flask
 
             self._flask = flask.Flask("loadline")
+        from . import columns
+
+        self._columns = columns
+        self._decoder = columns.Decoder(self.schema)
+        self._switch = _Switch(server)
+
+    def columns(self, payload):
+        """Answer a request that came as columns: an Answer, or a table's parts."""
+        return self._guarded(lambda: self._ask_columns(payload))
+
+    def _ask_columns(self, payload):
+        data, params = self._decoder.decode(payload)
+        body = {self._server.INPUTS: _Ready(data)}
+        if params is not None:
+            body[self._server.SERVING_PARAMS_KEY] = params
+        _, raw = self._switch.call(
+            lambda: self._server.invocations(body, JSON_TYPE, self.model, self.schema)
+        )
+        parts = self._columns.encode(raw)
+        if parts is not None:
+            return parts
+        out = io.StringIO()
+        self._switch.print(raw, out)
+        return Answer(200, JSON_TYPE, out.getvalue().encode("utf-8"))
 
     def raw(self, body, content_type):
         """Answer a body as it came. content_type None is none at all."""
@@ -132,10 +203,9 @@ def describe(e):
 
 
 def bounded(answer):
-    if len(answer.body) <= MAX_ANSWER:
+    size = sum(map(len, answer)) if type(answer) is list else len(answer.body)
+    if size <= MAX_ANSWER:
         return answer
     return failure(
-        500,
-        "INTERNAL_ERROR",
-        "The model's answer is %d bytes long; at most %d are allowed." % (len(answer.body), MAX_ANSWER),
+        500, "INTERNAL_ERROR", "The model's answer is %d bytes long; at most %d are allowed." % (size, MAX_ANSWER)
     )

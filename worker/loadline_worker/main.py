@@ -47,10 +47,13 @@ def answer_with(model):
     def answer(request, wire):
         if request.kind == frames.RAW:
             body, content_type = split_raw(request.payload)
-            result = model.raw(body, content_type)
-            send(wire, request.ident, result)
+            send(wire, request.ident, model.raw(body, content_type))
         else:
-            raise frames.Corrupt("a request of the unknown kind %d" % request.kind)
+            result = model.columns(request.payload)
+            if type(result) is list:
+                wire.write(frames.TABLE, request.ident, *result)
+            else:
+                send(wire, request.ident, result)
 
     return answer
 
