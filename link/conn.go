@@ -42,7 +42,7 @@ type Conn struct {
 
 // Dial connects to the agent that listens on the Unix socket at path.
 func Dial(ctx context.Context, path string, h Hooks) (*Conn, error) {
-	nc, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	nc, err := dialUnix(ctx, path)
 	if err != nil {
 		return nil, err
 	}

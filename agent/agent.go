@@ -1,0 +1,192 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"loadline.dev/loadline/link"
+	"loadline.dev/loadline/serving"
+)
+
+// Options are what an agent is given beside its folder's spec.json.
+type Options struct {
+	Dir string // the replica's folder, absolute
+
+	// Engine makes an engine of the assignment's protocol, not yet started.
+	Engine func(*Launch) Engine
+
+	// Command makes the engine's command, confined as the assignment wants it,
+	// with vars as its whole environment. ports may be listened on.
+	Command func(a serving.Assignment, argv []string, vars map[string]string, ports []int) (*exec.Cmd, error)
+
+	// Ended is called after each end of an engine process, to clear away what
+	// it left running. It may say why the process was killed, when whoever
+	// confined it knows ("out of memory"); else "". It may be nil.
+	Ended func(a serving.Assignment) (why string)
+
+	// Drain is closed to ask for a drain: nothing new is taken, what is inside
+	// is finished, then Run returns nil. Nil never asks. See [Signals].
+	Drain <-chan struct{}
+
+	Log *slog.Logger
+}
+
+// Bounds where the assignment sets none.
+const (
+	defaultStart   = 120 * time.Second // from start to ready
+	defaultRequest = 120 * time.Second // one request
+	hangGrace      = time.Second       // beyond its deadline, before an engine counts as hung
+	stopGrace      = 5 * time.Second   // for an engine to end when asked
+	maxFailures    = 5                 // starts that failed in a row before the agent gives up
+	maxTimeouts    = 2                 // the same, when they took all the time there is
+	calmAfter      = time.Minute       // ready that long, earlier crashes are forgotten
+)
+
+// defaultLine is the load line when the assignment sets none. Our worker
+// predicts one at a time: what is beyond one hides the hand-off.
+func defaultLine(a serving.Assignment) int {
+	switch {
+	case a.Recipe.Limits.Concurrency > 0:
+		return a.Recipe.Limits.Concurrency
+	case a.Recipe.Launch.Protocol == serving.Worker:
+		return 4
+	case a.Recipe.Launch.Raw:
+		return 64
+	}
+	return 8
+}
+
+// An agent is one running replica.
+type agent struct {
+	Options
+	spec    serving.Assignment
+	line    int
+	record  *record
+	output  *Log
+	server  *link.Server
+	cradle  *cradle
+	count   counters
+	request time.Duration // longest execution of one request
+	start   time.Duration // longest time from start to ready
+
+	mu     sync.Mutex
+	engine *run // that takes requests; nil while there is none
+}
+
+// A run is one engine process that has become ready, and why the agent ended
+// it, if it did.
+type run struct {
+	Engine
+	condemned atomic.Pointer[string]
+}
+
+// condemn kills the engine because of why. Only the first reason counts.
+func (r *run) condemn(why string) {
+	if r.condemned.CompareAndSwap(nil, &why) {
+		r.Stop(0)
+	}
+}
+
+// Run is an agent's life. It returns nil after a drain, and when ctx ends, which
+// ends everything at once. An engine that cannot be started five times in a
+// row, before it was ever ready, leaves the agent in state failed: it stays, so
+// that its folder has an owner and its reason can be read, until it is told to go.
+func Run(ctx context.Context, o Options) error {
+	spec, err := readSpec(o.Dir)
+	if err != nil {
+		return err
+	}
+	a := &agent{Options: o, spec: spec, line: defaultLine(spec), record: newRecord(o.Dir, spec),
+		request: spec.Recipe.Limits.Request, start: spec.Recipe.Limits.Start}
+	if a.request == 0 {
+		a.request = defaultRequest
+	}
+	if a.start == 0 {
+		a.start = defaultStart
+	}
+	a.Log = o.Log.With("endpoint", spec.Endpoint, "revision", spec.Revision.Digest, "replica", spec.Replica)
+	if err := os.MkdirAll(filepath.Join(o.Dir, workDir), 0o700); err != nil {
+		return err
+	}
+	if a.output, err = openLog(filepath.Join(o.Dir, logFile), spec.Recipe.Launch.Vars); err != nil {
+		return err
+	}
+	defer a.output.close()
+	return a.serve(ctx)
+}
+
+// serve listens and keeps an engine, until the end.
+func (a *agent) serve(ctx context.Context) error {
+	path := filepath.Join(a.Dir, socketFile)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := link.Listen(path)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	a.server = link.NewServer(a.handle, a.report)
+	a.server.Admit = sameUser
+	a.cradle = newCradle()
+	defer a.cradle.close()
+	if err := a.set(serving.Starting, ""); err != nil {
+		l.Close()
+		return err
+	}
+	life, end := context.WithCancel(ctx)
+	defer end()
+	var parts sync.WaitGroup
+	failed := make(chan error, 1)
+	parts.Go(func() { failed <- a.listen(l) })
+	parts.Go(func() { a.keep(life) })
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	case <-a.Drain:
+		a.set(serving.Draining, "")
+		a.server.Drain(ctx)
+	}
+	end()
+	a.server.Close()
+	parts.Wait()
+	os.Remove(path)
+	return err
+}
+
+func (a *agent) listen(l net.Listener) error {
+	if err := a.server.Serve(l); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
+}
+
+// set writes down a new state and tells the gateways. A draining agent stays so.
+func (a *agent) set(state serving.State, why string) error {
+	err := a.record.set(func(r *serving.Replica) {
+		if r.State == serving.Draining && state != serving.Failed {
+			return
+		}
+		r.State, r.Why, r.Engine = state, why, 0
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.engine != nil {
+			r.Engine = a.engine.PID()
+		}
+	})
+	if err != nil {
+		a.Log.Error("write state", "why", err)
+	}
+	a.Log.Info("replica is "+string(state), "why", why)
+	a.server.Announce()
+	return err
+}

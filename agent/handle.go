@@ -1,0 +1,225 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"loadline.dev/loadline/link"
+	"loadline.dev/loadline/serving"
+)
+
+// counters become link.Counters in each load report.
+type counters struct {
+	answered, notTaken, broken, timedOut, cancelled, restarts atomic.Uint64
+	columns, raw                                              atomic.Uint64 // of engines that are no more
+	service                                                   atomic.Int64  // smoothed nanoseconds of one answered request
+}
+
+// serve smooths how long requests take: an eighth of each new one counts.
+func (c *counters) serve(took time.Duration) {
+	old := c.service.Load()
+	if old == 0 {
+		old = int64(took)
+	}
+	c.service.Store(old + (int64(took)-old)/8)
+}
+
+// cross keeps what an engine that takes no more requests has counted.
+func (c *counters) cross(e Engine) {
+	if known, ok := e.(Counter); ok {
+		columns, raw := known.Crossed()
+		c.columns.Add(columns)
+		c.raw.Add(raw)
+	}
+}
+
+// report fills in what the link does not know of the load.
+func (a *agent) report(l *link.Load) {
+	l.State = a.record.get().State
+	l.Service = time.Duration(a.count.service.Load())
+	if a.spec.Recipe.Launch.Protocol == serving.Worker {
+		l.Waiting = max(0, l.InFlight-1)
+	}
+	l.Counters = link.Counters{
+		Answered: a.count.answered.Load(), NotTaken: a.count.notTaken.Load(), Broken: a.count.broken.Load(),
+		TimedOut: a.count.timedOut.Load(), Cancelled: a.count.cancelled.Load(), Restarts: a.count.restarts.Load(),
+		Columns: a.count.columns.Load(), Raw: a.count.raw.Load(),
+	}
+	a.mu.Lock()
+	engine := a.engine
+	a.mu.Unlock()
+	if engine == nil {
+		return
+	}
+	if c, ok := engine.Engine.(Counter); ok {
+		columns, raw := c.Crossed()
+		l.Columns += columns
+		l.Raw += raw
+	}
+}
+
+// handle carries one request to the engine.
+func (a *agent) handle(ctx context.Context, in *link.Incoming) {
+	a.mu.Lock()
+	r := a.engine
+	a.mu.Unlock()
+	if r == nil {
+		a.count.notTaken.Add(1)
+		in.Refuse("the engine is not ready")
+		return
+	}
+	limit := a.request
+	if in.Timeout > 0 {
+		limit = min(limit, in.Timeout)
+	}
+	w := &reply{in: in}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	late := time.AfterFunc(limit, func() { w.expire() })
+	defer late.Stop()
+	// Whoever still works on a request past its deadline hangs, whether or not
+	// anybody waits for the answer.
+	hung := time.AfterFunc(limit+hangGrace, func() {
+		r.condemn(fmt.Sprintf("killed: a request was still running %v after its deadline of %v", hangGrace, limit))
+	})
+	defer hung.Stop()
+	start := time.Now()
+	err := r.Do(ctx, request(in), w)
+	if errors.Is(err, context.DeadlineExceeded) {
+		w.expire() // the engine may notice before the timer does
+	}
+	a.settle(w, context.Cause(ctx), err, time.Since(start))
+}
+
+// request is in as engines see it.
+func request(in *link.Incoming) *Request {
+	r := &Request{Method: in.Method, Path: in.Path, Header: in.Header[:0:0], Body: in, Size: in.Size}
+	for _, f := range in.Header {
+		if hopByHop(f.Name) {
+			continue
+		}
+		r.Header = append(r.Header, f)
+	}
+	r.ContentType = r.Field("Content-Type")
+	r.ContentEncoding = r.Field("Content-Encoding")
+	return r
+}
+
+// hopByHop says whether a field concerns one connection only. The gateway has
+// dropped those already, and those that Connection names; this is the second lock.
+func hopByHop(name string) bool {
+	switch strings.ToLower(name) {
+	case "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+		"te", "trailer", "transfer-encoding", "upgrade", "http2-settings":
+		return true
+	}
+	return false
+}
+
+// settle ends the request as its engine and its caller left it, and counts it.
+func (a *agent) settle(w *reply, cause, err error, took time.Duration) {
+	w.mu.Lock()
+	began, expired, short := w.began, w.expired, w.size >= 0 && w.wrote != w.size
+	w.over = true
+	w.mu.Unlock()
+	switch {
+	case expired:
+		a.count.timedOut.Add(1)
+	case errors.Is(cause, link.ErrCancelled):
+		a.count.cancelled.Add(1)
+	case errors.Is(err, link.ErrNotTaken) && !began:
+		a.count.notTaken.Add(1)
+		w.in.Refuse(err.Error())
+	case err != nil:
+		a.count.broken.Add(1)
+		w.in.Fail(clip(err.Error(), 500))
+	case !began:
+		a.count.broken.Add(1)
+		w.in.Fail("the engine gave no answer")
+	case short:
+		a.count.broken.Add(1)
+		w.in.Fail("the engine's answer is shorter than it said")
+	default:
+		a.count.answered.Add(1)
+		a.count.serve(took)
+	}
+}
+
+// A reply is the [Answerer] of one request. The engine writes to it; the
+// deadline may end it from outside.
+type reply struct {
+	in *link.Incoming
+
+	mu      sync.Mutex
+	began   bool
+	expired bool
+	over    bool
+	size    int64 // as the head says; -1 when unknown
+	wrote   int64
+}
+
+var (
+	errOver = errors.New("nobody waits for this answer any more")
+	errLong = errors.New("the engine's answer is longer than it said")
+)
+
+func (w *reply) Head(status int, header []link.Field, size int64) error {
+	w.mu.Lock()
+	switch {
+	case w.over:
+		w.mu.Unlock()
+		return errOver
+	case w.began:
+		w.mu.Unlock()
+		return errors.New("two heads of one answer")
+	}
+	w.began, w.size = true, size
+	w.mu.Unlock()
+	return w.in.Reply(&link.Answer{Status: status, Header: header, Size: size})
+}
+
+func (w *reply) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	w.wrote += int64(len(p))
+	began, over, long := w.began, w.over, w.size >= 0 && w.wrote > w.size
+	w.mu.Unlock()
+	switch {
+	case over:
+		return 0, errOver
+	case !began:
+		return 0, errors.New("a body before its head")
+	case long:
+		return 0, errLong
+	}
+	return w.in.Write(p)
+}
+
+func (w *reply) Flush() error { return w.in.Flush() }
+
+// timeoutText is what MLflow's own server says at its deadline.
+const timeoutText = "Request processing time exceeded limit"
+
+// expire answers for an engine that has not, at the deadline.
+func (w *reply) expire() {
+	w.mu.Lock()
+	if w.over {
+		w.mu.Unlock()
+		return
+	}
+	w.over, w.expired = true, true
+	began := w.began
+	w.mu.Unlock()
+	if began {
+		w.in.Fail(timeoutText)
+		return
+	}
+	w.in.Reply(&link.Answer{Status: 504, Size: int64(len(timeoutText)),
+		Header: []link.Field{{Name: "Content-Type", Value: "text/plain; charset=utf-8"}}})
+	w.in.Write([]byte(timeoutText))
+	w.in.Close()
+}
