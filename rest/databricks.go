@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -44,6 +45,17 @@ func (a *api) databricks(t *router) {
 	}
 }
 
+func (a *api) checkModels(c serving.Config) error {
+	for _, e := range c.Entities {
+		if e.Model != "" && a.CheckModel != nil {
+			if err := a.CheckModel(e.Model); err != nil {
+				return fmt.Errorf("served entity %q: %w", e.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // disk says whether the caller may name folders of the server.
 func (a *api) disk(r *http.Request) local { return local(a.Loopback && a.Who(r).Owner) }
 
@@ -54,6 +66,9 @@ func (a *api) create(w http.ResponseWriter, r *http.Request) error {
 	}
 	e, warnings, err := parseCreate(data, a.disk(r))
 	if err != nil {
+		return err
+	}
+	if err := a.checkModels(*e.Pending); err != nil {
 		return err
 	}
 	who := a.Who(r)
@@ -126,6 +141,9 @@ func (a *api) putConfig(w http.ResponseWriter, r *http.Request) error {
 	}
 	d, err := parseConfig("", data, a.disk(r))
 	if err != nil {
+		return err
+	}
+	if err := a.checkModels(d.config); err != nil {
 		return err
 	}
 	e, err := a.Desk.SetConfig(r.Context(), a.Who(r).Tenant, r.PathValue("name"), d.config)

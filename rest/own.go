@@ -80,6 +80,9 @@ func (a *api) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.checkModels(serving.Config{Entities: []serving.Entity{order.entity}}); err != nil {
+		return err
+	}
 	who, name := a.Who(r), r.PathValue("name")
 	if err := serving.CheckName(name); err != nil {
 		return err

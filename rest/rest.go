@@ -68,6 +68,10 @@ type Config struct {
 	// Model reads the MLmodel of a recipe. Nil has none to show.
 	Model func(serving.Recipe) (mlmodel.Model, error)
 
+	// CheckModel says what is wrong with a MODEL as it is written, before anything
+	// is fetched. Nil checks nothing.
+	CheckModel func(model string) error
+
 	// Loopback says that only this machine can reach the server.
 	Loopback bool
 
