@@ -227,8 +227,12 @@ func (s *story) restart(ctx context.Context) error {
 			if err != nil {
 				return "", err
 			}
-			if status, text, err := harness.Ask(ctx, s.invocations(m.Name), example); err != nil || status != 200 {
-				return "", fmt.Errorf("%s: %d %s %v", m.Name, status, text, err)
+			status, text, err := harness.Ask(ctx, s.invocations(m.Name), example)
+			if err != nil {
+				return "", err
+			}
+			if status != 200 {
+				return "", fmt.Errorf("%s answered %d: %s", m.Name, status, text)
 			}
 			d, err := s.describe(ctx, m.Name)
 			if err != nil {
