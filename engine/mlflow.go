@@ -25,7 +25,7 @@ func mlflow(f Facts) (Choice, error) {
 		}
 	} else {
 		argv = append(argv, "gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "1", "--timeout", "0",
-			"--worker-tmp-dir", "{dir}", "mlflow.pyfunc.scoring_server.wsgi:app")
+			"--worker-tmp-dir", "{dir}/work", "mlflow.pyfunc.scoring_server.wsgi:app")
 	}
 	return Choice{
 		Engine: MLflow,
