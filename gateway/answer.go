@@ -1,0 +1,137 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// An answer is how far the answer to the request was written.
+type answer struct {
+	status  int
+	started bool // its head is in out, or sent
+	chunked bool
+	bare    bool // it has no body, whatever its length says
+	closing bool // it says that nothing follows on this connection
+
+	uploading bool  // the body is in the hands of an upload
+	left      int64 // bytes still owed when their number was said
+	entity    string
+}
+
+func (a *answer) begin() { *a = answer{} }
+
+// startHead begins the head of an answer with what every answer carries.
+func (c *conn) startHead(status int) {
+	a := &c.answer
+	a.status, a.started = status, true
+	c.out = append(c.out, "HTTP/1.1 "...)
+	c.out = strconv.AppendInt(c.out, int64(status), 10)
+	c.out = append(c.out, ' ')
+	c.out = append(c.out, http.StatusText(status)...)
+	c.out = append(c.out, "\r\nDate: "...)
+	c.out = append(c.out, c.g.date()...)
+	c.out = append(c.out, "\r\n"...)
+	c.addField("X-Request-Id", text(c.id[:c.idLen]))
+	if a.entity != "" {
+		c.addField("served-model-name", a.entity)
+	}
+}
+
+func (c *conn) addField(name, value string) {
+	c.out = append(c.out, name...)
+	c.out = append(c.out, ": "...)
+	c.out = append(c.out, value...)
+	c.out = append(c.out, "\r\n"...)
+}
+
+// endHead says how long the body is, -1 being unknown, and ends the head.
+func (c *conn) endHead(size int64) {
+	a := &c.answer
+	a.bare = c.head.Method == "HEAD" || a.status == 204 || a.status == 304
+	a.closing = a.closing || c.head.Close || !c.g.Ready() || !a.uploading && c.body.unread() && !c.body.skippable()
+	switch {
+	case size >= 0 && a.status != 204:
+		c.out = append(c.out, "Content-Length: "...)
+		c.out = strconv.AppendInt(c.out, size, 10)
+		c.out = append(c.out, "\r\n"...)
+		a.left = size
+	case size < 0 && c.head.Minor == 0:
+		a.closing = true // the end of the connection is the end of the answer
+		a.left = -1
+	case size < 0 && !a.bare:
+		c.out = append(c.out, "Transfer-Encoding: chunked\r\n"...)
+		a.chunked, a.left = true, -1
+	}
+	switch {
+	case a.closing:
+		c.out = append(c.out, "Connection: close\r\n"...)
+	case c.head.Minor == 0:
+		c.out = append(c.out, "Connection: keep-alive\r\n"...)
+	}
+	c.out = append(c.out, "\r\n"...)
+}
+
+// writeBody adds a piece of the body; it is sent once enough has gathered.
+func (c *conn) writeBody(p []byte) error {
+	a := &c.answer
+	if a.bare || len(p) == 0 {
+		return nil
+	}
+	if a.chunked {
+		c.out = strconv.AppendInt(c.out, int64(len(p)), 16)
+		c.out = append(c.out, "\r\n"...)
+	}
+	c.out = append(c.out, p...)
+	if a.chunked {
+		c.out = append(c.out, "\r\n"...)
+	} else {
+		a.left -= int64(len(p))
+	}
+	if len(c.out) >= wholeAnswer {
+		return c.flush()
+	}
+	return nil
+}
+
+// finish ends the answer and sends what is left of it.
+func (c *conn) finish() error {
+	if c.answer.chunked {
+		c.out = append(c.out, "0\r\n\r\n"...)
+	}
+	return c.flush()
+}
+
+// flush sends what has gathered.
+func (c *conn) flush() error {
+	for sent := 0; sent < len(c.out); {
+		c.writeUntil.Store(c.g.now() + int64(c.g.Patience.Write))
+		n, err := c.nc.Write(c.out[sent:min(len(c.out), sent+wholeAnswer)])
+		sent += n
+		if err != nil && !c.early(err, &c.writeUntil, c.nc.SetWriteDeadline) {
+			c.writeUntil.Store(0)
+			c.out = c.out[:0]
+			c.interrupt(left, 0)
+			return errGone
+		}
+	}
+	c.writeUntil.Store(0)
+	c.out = c.out[:0]
+	return nil
+}
+
+// A dateText is the Date of answers within one second.
+type dateText struct {
+	second int64
+	text   []byte
+}
+
+func (g *Gateway) date() []byte {
+	now := time.Now()
+	if d := g.dated.Load(); d != nil && d.second == now.Unix() {
+		return d.text
+	}
+	d := &dateText{now.Unix(), now.UTC().AppendFormat(nil, http.TimeFormat)}
+	g.dated.Store(d)
+	return d.text
+}

@@ -1,0 +1,220 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"loadline.dev/loadline/gateway/balance"
+	"loadline.dev/loadline/link"
+	"loadline.dev/loadline/serving"
+)
+
+// A replica is one agent as the gateway knows it: a connection that is dialled
+// again for as long as the replica is in the route, and the places granted on it.
+//
+// Places are counted twice. held says how many are here, the entity's gate how
+// many are anywhere; a request takes one from the gate first and then claims it
+// here. Whoever takes a place away here takes it from the gate too, so a request
+// in between may find nothing left, gives back what it took, and waits again.
+type replica struct {
+	e    *entity
+	id   string
+	addr string
+
+	held     atomic.Int64
+	conn     atomic.Pointer[link.Conn]
+	inFlight atomic.Int64
+	line     atomic.Int64 // as last reported
+	service  atomic.Int64 // nanoseconds, as last reported
+	wanted   atomic.Int64 // as last told
+
+	ctx  context.Context
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	early   int // places granted before conn was known
+	known   bool
+	retired bool
+}
+
+func startReplica(e *entity, seen serving.Replica) *replica {
+	r := &replica{e: e, id: seen.ID, addr: seen.Addr}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	e.g.running.Go(r.keep)
+	return r
+}
+
+// Between two attempts to reach an agent. The first follows at once: an agent
+// that was just published listens already.
+const (
+	redialFirst = 5 * time.Millisecond
+	redialLast  = 500 * time.Millisecond
+)
+
+// keep holds a connection to the agent until the replica is retired and idle.
+func (r *replica) keep() {
+	pause := redialFirst
+	for r.ctx.Err() == nil {
+		began := time.Now()
+		err := r.connect()
+		if r.ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > time.Second {
+			pause = redialFirst
+		}
+		r.e.g.Log.Debug("link lost", "endpoint", r.e.endpoint, "replica", r.id, "why", err)
+		select {
+		case <-r.ctx.Done():
+		case <-time.After(pause):
+			pause = min(2*pause, redialLast)
+		}
+	}
+}
+
+// connect dials and stays until the connection is over.
+func (r *replica) connect() error {
+	var why error
+	dialling, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+	conn, err := link.Dial(dialling, r.addr, link.Hooks{
+		Granted: r.granted,
+		Load:    r.load,
+		Closed:  func(err error) { why = err },
+	})
+	cancel()
+	if err != nil {
+		r.mu.Lock()
+		r.early = 0
+		r.mu.Unlock()
+		return err
+	}
+	r.attach(conn)
+	select {
+	case <-conn.Done():
+	case <-r.ctx.Done():
+		conn.Close()
+		<-conn.Done()
+	}
+	r.detach()
+	return why
+}
+
+// attach makes conn the one that requests go over.
+func (r *replica) attach(conn *link.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conn.Store(conn)
+	r.wanted.Store(0)
+	r.known = true
+	early := r.early
+	r.early = 0
+	r.grantLocked(early)
+}
+
+func (r *replica) detach() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known = false
+	r.conn.Store(nil)
+}
+
+// granted is told of places that come and go.
+func (r *replica) granted(delta int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.known {
+		r.early += delta
+		return
+	}
+	r.grantLocked(delta)
+}
+
+// grantLocked requires r.mu.
+func (r *replica) grantLocked(delta int) {
+	if r.retired || delta == 0 {
+		return
+	}
+	r.held.Add(int64(delta))
+	r.e.gate.Grant(delta)
+}
+
+func (r *replica) load(l link.Load) {
+	r.line.Store(int64(l.Line))
+	r.service.Store(int64(l.Service))
+}
+
+func (r *replica) seen() balance.Seen {
+	return balance.Seen{InFlight: int(r.inFlight.Load()), Line: int(r.line.Load()), Service: time.Duration(r.service.Load())}
+}
+
+// claim takes one of the places held here.
+func (r *replica) claim() bool {
+	for {
+		n := r.held.Load()
+		if n <= 0 {
+			return false
+		}
+		if r.held.CompareAndSwap(n, n-1) {
+			r.inFlight.Add(1)
+			return true
+		}
+	}
+}
+
+// unclaim undoes claim for a request that could not be opened, and gives the
+// place back to the gate, unless the replica has none any more.
+func (r *replica) unclaim() {
+	r.mu.Lock()
+	if !r.retired {
+		r.held.Add(1)
+		r.e.gate.Grant(1)
+	}
+	r.mu.Unlock()
+	r.leave()
+}
+
+// leave ends what claim began. The place itself comes back as a grant.
+func (r *replica) leave() {
+	if r.inFlight.Add(-1) > 0 {
+		return
+	}
+	r.mu.Lock()
+	last := r.retired && r.inFlight.Load() == 0
+	r.mu.Unlock()
+	if last {
+		r.stop()
+	}
+}
+
+// retire lets nothing new in; what is in flight finishes.
+func (r *replica) retire() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.retired {
+		return
+	}
+	r.retired = true
+	for {
+		n := r.held.Load()
+		if n == 0 || r.held.CompareAndSwap(n, 0) {
+			r.e.gate.Grant(-int(n))
+			break
+		}
+	}
+	if r.inFlight.Load() == 0 {
+		r.stop()
+	}
+}
+
+// want tells the agent how many places this gateway could use, if that changed.
+func (r *replica) want(waiting int) {
+	n := int64(waiting)
+	if n > 0 {
+		n += r.inFlight.Load()
+	}
+	if conn := r.conn.Load(); conn != nil && r.wanted.Swap(n) != n {
+		conn.Want(int(n))
+	}
+}
