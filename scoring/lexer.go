@@ -13,6 +13,10 @@ import (
 type lexer struct {
 	b []byte
 	i int
+
+	// loose also takes what only Python takes: NaN, Infinity, half surrogate
+	// pairs (as U+FFFD).
+	loose bool
 }
 
 // maxDepth is far below the depth at which Python's parser gives up.
@@ -194,6 +198,11 @@ func (l *lexer) escaped(start, i int) ([]byte, bool) {
 			i++
 		default:
 			r, n := unescape(l.b[i:])
+			if n == 0 && l.loose {
+				if _, half := hex4(l.b[i:]); half {
+					r, n = utf8.RuneError, 6
+				}
+			}
 			if n == 0 {
 				return nil, false
 			}
@@ -276,9 +285,17 @@ func (l *lexer) skip(depth int) bool {
 	case 'n':
 		return l.word("null")
 	}
+	if l.loose && l.special() {
+		return true
+	}
 	token, whole, ok := l.number()
 	// Python refuses to read an int of thousands of digits.
 	return ok && (!whole || len(token) < 1000)
+}
+
+// special takes one of Python's three additions to JSON.
+func (l *lexer) special() bool {
+	return l.word("NaN") || l.word("Infinity") || l.word("-Infinity")
 }
 
 // int64 takes a whole number that fits.

@@ -56,19 +56,30 @@ type field struct {
 
 // A Reader reads the bodies for one model. It is safe for concurrent use.
 type Reader struct {
-	fields []field
-	byName map[string]int
-	tensor bool
-	named  bool // false: one tensor without a name
-	takes  bool
-	hints  bool
+	fields     []field
+	byName     map[string]int
+	tensor     bool
+	named      bool // false: one tensor without a name
+	takes      bool
+	hints      bool
+	paramNames map[string]bool // of the params schema; nil without one
 }
 
-// NewReader returns the reader for a model whose input schema is inputs, in
-// MLflow's JSON text of it; empty is no schema. hints says that the schema
-// comes from type hints, so that MLflow leaves the conversion to pydantic.
-func NewReader(inputs string, hints bool) *Reader {
+// NewReader returns the reader for a model whose input and params schemas are
+// inputs and params, in MLflow's JSON text of them; empty is no schema. hints
+// says that the input schema comes from type hints, so that MLflow leaves the
+// conversion to pydantic.
+func NewReader(inputs, params string, hints bool) *Reader {
 	r := &Reader{byName: map[string]int{}, hints: hints}
+	var names []struct {
+		Name string `json:"name"`
+	}
+	if params != "" && json.Unmarshal([]byte(params), &names) == nil {
+		r.paramNames = map[string]bool{}
+		for _, p := range names {
+			r.paramNames[p.Name] = true
+		}
+	}
 	var specs []struct {
 		Type     json.RawMessage `json:"type"`
 		Name     *string         `json:"name"`

@@ -85,6 +85,11 @@ func (e *Engine) invoke(ctx context.Context, r *agent.Request, w agent.Answerer)
 		}
 		return err
 	}
+	if e.config.Strict && strings.HasPrefix(strings.TrimSpace(contentType), jsonType) {
+		if refusal := e.reader.Strict(buf[room:]); refusal != nil {
+			return refuse(w, 400, "INVALID_PARAMETER_VALUE", "%v", refusal)
+		}
+	}
 	if isJSON(contentType) {
 		if columns, ok := e.reader.Columns(make([]byte, headerSize, headerSize+len(buf)-room+512), buf[room:]); ok {
 			e.columns.Add(1)
@@ -130,36 +135,45 @@ func (e *Engine) ask(ctx context.Context, k kind, buf []byte, w agent.Answerer) 
 	}
 	cancelled := ctx.Done()
 	listening := true
+	var lost error // why the caller has no whole answer
 	for {
 		f, err := c.pop(cancelled)
 		switch {
 		case errors.Is(err, errCancelled):
 			cancelled = nil // say it once
+			listening, lost = false, ctx.Err()
 			e.cancel(id)
 			continue
 		case err != nil:
 			return fmt.Errorf("the worker died inside a request: %w", err)
 		case f.kind == kindDropped:
-			if err := ctx.Err(); err != nil {
-				return err
+			if lost != nil {
+				return lost
 			}
 			return agent.ErrEngineGone // it was stopped before the request's turn
 		}
 		// A client that left is answered no more, but its place is held until
 		// the worker is done with it.
 		last, err := pass(f, w, listening)
-		if err != nil {
-			listening = false
+		if err == nil && c.slow() {
+			err = errSlow
+		}
+		if err != nil && listening {
+			listening, lost = false, err
 			e.cancel(id)
 		}
 		if last {
-			return err
+			return lost
 		}
 	}
 }
 
-// pass hands one frame of an answer on. It says whether it was the last.
+// pass hands one frame of an answer on, or drops it when nobody listens any
+// more. It says whether it was the last.
 func pass(f frame, w agent.Answerer, listening bool) (last bool, err error) {
+	if !listening {
+		return f.kind != kindHead && f.kind != kindPiece, nil
+	}
 	switch f.kind {
 	case kindText:
 		status, media, body, err := splitText(f.payload)
@@ -174,18 +188,12 @@ func pass(f frame, w agent.Answerer, listening bool) (last bool, err error) {
 		}
 		return true, answer(w, 200, jsonType, body)
 	case kindHead:
-		status, media, body, err := splitText(f.payload)
-		if err != nil || !listening {
+		status, media, _, err := splitText(f.payload)
+		if err != nil {
 			return false, err
 		}
-		if err := w.Head(status, []link.Field{{Name: "Content-Type", Value: media}, {Name: "Cache-Control", Value: "no-cache"}}, -1); err != nil {
-			return false, err
-		}
-		return false, write(w, body)
+		return false, w.Head(status, []link.Field{{Name: "Content-Type", Value: media}, {Name: "Cache-Control", Value: "no-cache"}}, -1)
 	case kindPiece:
-		if !listening {
-			return false, nil
-		}
 		return false, write(w, f.payload)
 	case kindEnd:
 		return true, nil
@@ -233,19 +241,39 @@ type call struct {
 
 	mu     sync.Mutex
 	frames []frame
+	bytes  int  // of pieces among frames
+	late   bool // pieces were thrown away
 	dead   bool
 }
+
+// maxQueued bounds what a stream's reader may be behind, so that one slow
+// client neither fills memory nor keeps the worker from answering others.
+const maxQueued = 16 << 20
 
 var (
 	errCancelled = errors.New("cancelled")
 	errBroken    = errors.New("its socket closed")
+	errSlow      = fmt.Errorf("the client is more than %d bytes behind the stream", maxQueued)
 )
 
 func (c *call) push(f frame) {
 	c.mu.Lock()
+	if f.kind == kindPiece {
+		c.late = c.late || c.bytes+len(f.payload) > maxQueued
+		if c.late {
+			f.payload = nil
+		}
+		c.bytes += len(f.payload)
+	}
 	c.frames = append(c.frames, f)
 	c.mu.Unlock()
 	c.wake()
+}
+
+func (c *call) slow() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.late
 }
 
 func (c *call) broken() {
@@ -270,6 +298,9 @@ func (c *call) pop(cancelled <-chan struct{}) (frame, error) {
 		if len(c.frames) > 0 {
 			f := c.frames[0]
 			c.frames = c.frames[1:]
+			if f.kind == kindPiece {
+				c.bytes -= len(f.payload)
+			}
 			c.mu.Unlock()
 			return f, nil
 		}

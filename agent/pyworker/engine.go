@@ -156,7 +156,11 @@ func (e *Engine) wait() {
 	readErr := e.read()
 	e.breakOff()
 	e.conn.Close()
-	settle := time.AfterFunc(5*time.Second, func() { e.kill() })
+	patience := 5 * time.Second // to write its last words
+	if readErr != nil {
+		patience = 0
+	}
+	settle := time.AfterFunc(patience, e.kill)
 	waitErr := e.cmd.Wait()
 	settle.Stop()
 	e.mu.Lock()
@@ -224,7 +228,7 @@ func (e *Engine) greet(payload []byte) error {
 		return fmt.Errorf("the worker speaks protocol %d, this agent %d", h.Protocol, protocol)
 	}
 	e.hello = h
-	e.reader = scoring.NewReader(h.Inputs, h.TypeHints)
+	e.reader = scoring.NewReader(h.Inputs, h.Params, h.TypeHints)
 	select {
 	case e.loaded <- nil:
 		return nil

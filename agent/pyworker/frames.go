@@ -27,10 +27,10 @@ const (
 	// worker to agent
 	kindHello   kind = 16 // JSON, once, when the model is loaded
 	kindFailed  kind = 17 // JSON, once, instead of kindHello
-	kindDropped kind = 18 // the cancelled request never began
+	kindDropped kind = 18 // the request never began: it was cancelled, or the worker was stopped
 	kindText    kind = 19 // u16 status, u16 length of the media type, media type, body
 	kindTable   kind = 20 // see scoring.AppendTable
-	kindHead    kind = 21 // as kindText with the first piece of the body; pieces and an end follow
+	kindHead    kind = 21 // as kindText without a body; pieces and an end follow
 	kindPiece   kind = 22 // more of the body
 	kindEnd     kind = 23 // no payload
 )

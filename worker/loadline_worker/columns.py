@@ -138,16 +138,16 @@ def _params(payload, at):
 
 
 def _param(payload, at):
-    letter = payload[at : at + 1]
+    letter = chr(payload[at])
     at += 1
-    if letter == b"q":
+    if letter == "q":
         return struct.unpack_from("<q", payload, at)[0], at + 8
-    if letter == b"d":
+    if letter == "d":
         return struct.unpack_from("<d", payload, at)[0], at + 8
-    if letter == b"s":
+    if letter == "s":
         (size,) = _U32.unpack_from(payload, at)
         return payload[at + 4 : at + 4 + size].decode("utf-8"), at + 4 + size
-    if letter == b"l":
+    if letter == "l":
         (items,) = _U32.unpack_from(payload, at)
         at += 4
         out = []
@@ -155,7 +155,7 @@ def _param(payload, at):
             item, at = _param(payload, at)
             out.append(item)
         return out, at
-    return {b"n": None, b"t": True, b"f": False}[letter], at
+    return {"n": None, "t": True, "f": False}[letter], at
 
 
 def encode(raw):

@@ -20,7 +20,7 @@ FAILED = 17  # JSON, once, instead of HELLO
 DROPPED = 18  # the cancelled request never began
 TEXT = 19  # u16 status, u16 length of the media type, media type, body
 TABLE = 20  # see columns.py
-HEAD = 21  # as TEXT with the first piece of the body; PIECE and END follow
+HEAD = 21  # as TEXT without a body; PIECE and END follow
 PIECE = 22  # more of the body
 END = 23  # no payload
 

@@ -37,6 +37,63 @@ def failure(status, code, message):
     return Answer(status, JSON_TYPE, json.dumps({"error_code": code, "message": message}).encode())
 
 
+_NOTHING = object()
+
+# Content types under which a body may ask for a stream.
+_STREAM_TYPES = {JSON_TYPE, JSON_TYPE + ";charset=utf-8"}
+
+
+def wants_stream(body, content_type):
+    """Whether a JSON body says "stream": true at its top level."""
+    if b"stream" not in body or content_type.replace(" ", "").lower() not in _STREAM_TYPES:
+        return False
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return False  # MLflow says what is wrong with it
+    return isinstance(parsed, dict) and parsed.get("stream") is True
+
+
+class Stream:
+    """A streamed answer as server-sent events, one for each piece that
+    predict_stream yields: `data: <its JSON>` and an empty line.
+
+    Bodies in an LLM's form (messages, prompt, input) end with `data: [DONE]`,
+    as OpenAI's clients want it; other streams just end. A failure after the
+    first piece, when the status is long sent, is an event
+    `data: {"error": {"error_code": …, "message": …}}`, the last one.
+    """
+
+    status = 200
+    media = "text/event-stream"
+
+    def __init__(self, model, pieces, first, llm, cancelled):
+        self._model = model
+        self._pieces = pieces
+        self._first = first
+        self._llm = llm
+        self._cancelled = cancelled
+
+    def events(self):
+        piece = self._first
+        try:
+            while piece is not _NOTHING and not self._cancelled():
+                yield b"data: " + self._model.piece(piece).encode("utf-8") + b"\n\n"
+                piece = next(self._pieces, _NOTHING)
+        except Exception as e:
+            traceback.print_exc()
+            code = getattr(e, "error_code", "INTERNAL_ERROR")
+            error = {"error": {"error_code": code, "message": describe(e)}}
+            yield b"data: " + json.dumps(error).encode() + b"\n\n"
+            return
+        finally:
+            close = getattr(self._pieces, "close", None)
+            if close is not None:
+                close()
+        if self._llm:
+            yield b"data: [DONE]\n\n"
+
+
 class _Ready:
     """Data that needs no parsing, on its way through `invocations`."""
 
@@ -88,9 +145,11 @@ class Model:
     def __init__(self, path):
         import mlflow.pyfunc.scoring_server as server
         from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
         self._server = server
         self._MlflowException = MlflowException
+        self._bad_request = BAD_REQUEST
         if not hasattr(server, "invocations"):
             import mlflow
 
@@ -136,8 +195,15 @@ class Model:
         self._switch.print(raw, out)
         return Answer(200, JSON_TYPE, out.getvalue().encode("utf-8"))
 
-    def raw(self, body, content_type):
-        """Answer a body as it came. content_type None is none at all."""
+    @property
+    def streams(self):
+        return getattr(self.model, "_predict_stream_fn", None) is not None
+
+    def raw(self, body, content_type, cancelled):
+        """Answer a body as it came: an Answer, or a Stream.
+
+        content_type None is none at all. cancelled() says that nobody waits any more.
+        """
         if content_type is None:
             return failure(
                 400,
@@ -145,7 +211,43 @@ class Model:
                 "The request has no Content-Type header. Send one of %s."
                 % ", ".join(self._server.CONTENT_TYPES),
             )
+        if wants_stream(body, content_type):
+            if not self.streams:
+                return failure(
+                    400,
+                    "BAD_REQUEST",
+                    'This model cannot stream: it has no predict_stream. Ask without "stream": true.',
+                )
+            return self._guarded(lambda: self._ask_stream(body, cancelled))
         return self._guarded(lambda: self._ask(body, content_type))
+
+    def _ask_stream(self, body, cancelled):
+        parsed = self._server._parse_json_data(body, self.model.metadata, self.schema)
+        try:
+            pieces = iter(self.model.predict_stream(parsed.data, params=parsed.params))
+            # The first piece is awaited, so that what fails at once is a plain error.
+            first = next(pieces, _NOTHING)
+        except self._MlflowException as e:
+            e.message = "Failed to predict data '%s'. \nError: %s" % (parsed.data, e.message)
+            raise
+        except Exception:
+            raise self._unexpected()
+        return Stream(self, pieces, first, parsed.is_unified_llm_input, cancelled)
+
+    def _unexpected(self):
+        """What invocations makes of any other exception of the model."""
+        return self._MlflowException(
+            "Encountered an unexpected error while evaluating the model. Verify"
+            " that the serialized input Dataframe is compatible with the model for"
+            " inference.",
+            error_code=self._bad_request,
+            stack_trace=traceback.format_exc(),
+        )
+
+    def piece(self, piece):
+        """One piece of a stream as JSON text, by MLflow's encoder."""
+        piece = self._server._get_jsonable_obj(piece, pandas_orient="records")
+        return json.dumps(piece, cls=self._server.NumpyEncoder)
 
     def _ask(self, body, content_type):
         context = contextlib.nullcontext()
@@ -203,6 +305,8 @@ def describe(e):
 
 
 def bounded(answer):
+    if type(answer) is Stream:
+        return answer
     size = sum(map(len, answer)) if type(answer) is list else len(answer.body)
     if size <= MAX_ANSWER:
         return answer

@@ -47,7 +47,11 @@ def answer_with(model):
     def answer(request, wire):
         if request.kind == frames.RAW:
             body, content_type = split_raw(request.payload)
-            send(wire, request.ident, model.raw(body, content_type))
+            result = model.raw(body, content_type, lambda: request.cancelled)
+            if hasattr(result, "events"):
+                send_stream(wire, request.ident, result)
+            else:
+                send(wire, request.ident, result)
         else:
             result = model.columns(request.payload)
             if type(result) is list:
@@ -70,6 +74,14 @@ def send(wire, ident, result):
     wire.write(frames.TEXT, ident, struct.pack("<HH", result.status, len(media)), media, result.body)
 
 
+def send_stream(wire, ident, stream):
+    media = stream.media.encode("latin-1")
+    wire.write(frames.HEAD, ident, struct.pack("<HH", stream.status, len(media)), media)
+    for event in stream.events():
+        wire.write(frames.PIECE, ident, event)
+    wire.write(frames.END, ident)
+
+
 def hello(model):
     import mlflow
 
@@ -83,6 +95,7 @@ def hello(model):
         "inputs": model.schema.to_json() if model.schema is not None else "",
         "params": params.to_json() if params is not None else "",
         "type_hints": bool(hints and hints()),
+        "streams": model.streams,
     }
 
 

@@ -61,12 +61,15 @@ class Line:
             return False
 
     def close(self):
+        """Let nothing more begin. Returns those that had not begun."""
         with self._ready:
+            dropped = list(self._waiting)
             self._waiting.clear()
             for request in self._running.values():
                 request.cancelled = True
             self._closed = True
             self._ready.notify_all()
+            return dropped
 
 
 def read_frames(wire, line):
@@ -85,7 +88,11 @@ def read_frames(wire, line):
             else:
                 raise frames.Corrupt("a frame of the unknown kind %d" % kind)
     finally:
-        line.close()
+        for ident in line.close():
+            try:
+                wire.write(frames.DROPPED, ident)
+            except OSError:
+                break  # the agent has left altogether
 
 
 def serve(wire, answer):
