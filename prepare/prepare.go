@@ -51,7 +51,8 @@ type Models interface {
 type Environments interface {
 	Lock(ctx context.Context, dir string, m mlmodel.Model, log io.Writer, report func(serving.Phase)) (serving.Environment, error)
 	Build(ctx context.Context, env serving.Environment, log io.Writer, report func(serving.Phase)) (serving.Environment, error)
-	Compile(ctx context.Context, env serving.Environment, sources []string) (int, error)
+	// Compile writes bytecode of sources as they come, and says of how many.
+	Compile(ctx context.Context, env serving.Environment, sources <-chan string) (int, error)
 }
 
 // A Drawer keeps recipes and pins. Get answers serving.NotFound for what is absent.
@@ -62,14 +63,14 @@ type Drawer interface {
 
 // A Prover tries a recipe before any replica starts from it.
 type Prover interface {
-	Prove(ctx context.Context, r serving.Recipe, log io.Writer) (Proof, error)
+	// Prove calls loaded with each Python file that was loaded without bytecode.
+	Prove(ctx context.Context, r serving.Recipe, log io.Writer, loaded func(source string)) (Proof, error)
 }
 
 // A Proof is what a trial showed.
 type Proof struct {
 	Loaded   time.Duration // from the start of the process
 	Answered time.Duration // to the model's own example; zero without one
-	Sources  []string      // Python files that were loaded without bytecode
 }
 
 // A Preparer prepares entities. Its methods may be called from many goroutines.

@@ -198,7 +198,9 @@ func readExample(dir string, m mlmodel.Model, most int64) ([]byte, error) {
 
 func (r *run) prove(ctx context.Context, recipe serving.Recipe) error {
 	return r.phases.run("prove", func(say func(serving.Phase)) error {
-		proof, err := r.p.Prover.Prove(ctx, recipe, r.log)
+		loaded, finish := r.compile(ctx, recipe.Env)
+		proof, err := r.p.Prover.Prove(ctx, recipe, r.log, loaded)
+		finish()
 		if err != nil {
 			return err
 		}
@@ -208,17 +210,30 @@ func (r *run) prove(ctx context.Context, recipe serving.Recipe) error {
 		} else if recipe.Engine != engine.Custom {
 			note += "; the model has no example of its own to answer"
 		}
-		if len(proof.Sources) > 0 && recipe.Env.Digest != "" {
-			// Without bytecode the replica would only start more slowly.
-			n, err := r.p.Environments.Compile(ctx, recipe.Env, proof.Sources)
-			if err != nil {
-				fmt.Fprintf(r.log, "bytecode: %v\n", err)
-			}
-			fmt.Fprintf(r.log, "bytecode: %d of %d files that were loaded without it\n", n, len(proof.Sources))
-		}
 		say(serving.Phase{Note: note})
 		return nil
 	})
+}
+
+// compile writes the bytecode of what is loaded while more is being loaded. A
+// failure is logged only: replicas would start more slowly, no worse.
+func (r *run) compile(ctx context.Context, env serving.Environment) (loaded func(string), finish func()) {
+	if env.Digest == "" {
+		return func(string) {}, func() {}
+	}
+	sources, done := make(chan string, 64), make(chan struct{})
+	go func() {
+		defer close(done)
+		n, err := r.p.Environments.Compile(ctx, env, sources)
+		for range sources { // it may have given up
+		}
+		if err != nil {
+			fmt.Fprintf(r.log, "%v\n", err)
+		} else if n > 0 {
+			fmt.Fprintf(r.log, "wrote bytecode of %d files that were loaded without\n", n)
+		}
+	}()
+	return func(source string) { sources <- source }, func() { close(sources); <-done }
 }
 
 // sizeOf says how much there is in a folder, for people.

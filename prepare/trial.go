@@ -10,11 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -60,7 +56,7 @@ const defaultStart = 10 * time.Minute
 var notePy []byte
 
 // Prove implements [Prover].
-func (t *Trial) Prove(ctx context.Context, r serving.Recipe, log io.Writer) (Proof, error) {
+func (t *Trial) Prove(ctx context.Context, r serving.Recipe, log io.Writer, loaded func(source string)) (Proof, error) {
 	if err := os.MkdirAll(t.Dir, 0o700); err != nil {
 		return Proof{}, err
 	}
@@ -88,7 +84,12 @@ func (t *Trial) Prove(ctx context.Context, r serving.Recipe, log io.Writer) (Pro
 	cmd := exec.CommandContext(within, t.Binary, "prepare", "--job", filepath.Join(dir, jobFile))
 	cmd.Dir, cmd.Env = dir, []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}
 	cmd.Stdout, cmd.Stderr = log, log
+	stop, err := follow(filepath.Join(work, sourcesFile), loaded)
+	if err != nil {
+		return Proof{}, err
+	}
 	failed := runToEnd(cmd)
+	stop()
 	if ctx.Err() != nil {
 		return Proof{}, ctx.Err()
 	}
@@ -108,7 +109,6 @@ func (t *Trial) judge(dir string, failed error, limit time.Duration) (Proof, err
 	if v.Why != "" {
 		return Proof{}, &serving.Error{Kind: serving.Invalid, Err: errors.New(v.Why), Fix: v.Fix}
 	}
-	v.Proof.Sources = readSources(filepath.Join(dir, "work", sourcesFile))
 	return v.Proof, nil
 }
 
@@ -117,26 +117,6 @@ func allowed(r serving.Recipe) time.Duration {
 		return r.Limits.Start
 	}
 	return defaultStart
-}
-
-// readSources reads a list that the model's own code could have written to.
-func readSources(path string) []string {
-	const most = 8 << 20
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	data, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return nil
-	}
-	lines := strings.FieldsFunc(string(data), func(c rune) bool { return c == '\n' || c == 0 })
-	slices.Sort(lines)
-	return slices.Compact(lines)
 }
 
 // runToEnd runs a command that takes its group with it when it is cancelled,
@@ -150,210 +130,4 @@ func runToEnd(cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return cmd.Run()
-}
-
-// A Candidate is an engine that is being tried.
-type Candidate interface {
-	// Start returns once the model is loaded, or with the decisive reason why not.
-	Start(ctx context.Context) error
-	// Ask sends one POST to /invocations.
-	Ask(ctx context.Context, body []byte, contentType string) (status int, answer []byte, err error)
-	// Stop ends the process, at once when grace is zero.
-	Stop(grace time.Duration)
-}
-
-// An Attempt is what a [Candidate] is made from.
-type Attempt struct {
-	Recipe serving.Recipe
-
-	// Command makes the engine's process, confined, not started. port is what
-	// it is to listen on; zero for an engine that speaks no HTTP.
-	Command func(port int) (*exec.Cmd, error)
-
-	// Spawn starts such a command so that it dies with this process.
-	Spawn func(*exec.Cmd) error
-}
-
-// Child is the process of a [Trial]. Its arguments are "--job FILE". It returns
-// the exit status. What the engine writes goes to stderr.
-func Child(args []string, try func(Attempt) Candidate) int {
-	if len(args) != 2 || args[0] != "--job" {
-		fmt.Fprintln(os.Stderr, "prepare: this is a process of the server's own: prepare --job FILE")
-		return 2
-	}
-	var job Job
-	data, err := os.ReadFile(args[1])
-	if err == nil {
-		err = json.Unmarshal(data, &job)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "prepare: %v\n", err)
-		return 1
-	}
-	v := job.run(try)
-	if data, err = json.Marshal(v); err == nil {
-		err = os.WriteFile(filepath.Join(job.Dir, verdictFile), data, 0o600)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "prepare: %v\n", err)
-		return 1
-	}
-	if v.Why != "" {
-		return 1
-	}
-	return 0
-}
-
-func (j Job) run(try func(Attempt) Candidate) (v verdict) {
-	r := j.Recipe
-	ctx, cancel := context.WithTimeout(context.Background(), allowed(r))
-	defer cancel()
-	c := try(Attempt{Recipe: r, Command: j.command, Spawn: spawner()})
-	defer c.Stop(0)
-	began := time.Now()
-	if err := c.Start(ctx); err != nil {
-		v.Why = "the model does not load: " + err.Error()
-		if errors.Is(err, context.DeadlineExceeded) {
-			v.Why = fmt.Sprintf("the model was not loaded after %v", allowed(r))
-		}
-		v.Fix = adviceFor(err.Error())
-		return v
-	}
-	v.Proof.Loaded = time.Since(began)
-	if len(r.Example) == 0 {
-		return v
-	}
-	began = time.Now()
-	if r.Limits.Request > 0 {
-		ctx, cancel = context.WithTimeout(ctx, r.Limits.Request)
-		defer cancel()
-	}
-	status, answer, err := c.Ask(ctx, r.Example, r.ExampleType)
-	v.Proof.Answered = time.Since(began)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		v.Why = fmt.Sprintf("the model did not answer its own example within %v", v.Proof.Answered.Round(time.Second))
-	case err != nil:
-		v.Why = "the model does not answer its own example: " + err.Error()
-	case status != 200:
-		v.Why = fmt.Sprintf("the model does not answer its own example: %d: %s", status, messageOf(answer))
-	}
-	if v.Why != "" {
-		v.Fix = adviceFor(v.Why)
-	}
-	return v
-}
-
-// command makes the engine's process as an agent would, plus the note of what
-// it loads.
-func (j Job) command(port int) (*exec.Cmd, error) {
-	l := j.Recipe.Launch
-	work := filepath.Join(j.Dir, "work")
-	fill := strings.NewReplacer("{port}", strconv.Itoa(port), "{dir}", j.Dir)
-	var argv []string
-	for _, a := range l.Argv {
-		argv = append(argv, fill.Replace(a))
-	}
-	vars := map[string]string{}
-	for k, v := range l.Vars {
-		vars[k] = fill.Replace(v)
-	}
-	vars["HOME"], vars["TMPDIR"] = work, work
-	if port != 0 {
-		vars["PORT"] = strconv.Itoa(port)
-	}
-	if env := j.Recipe.Env.Dir; env != "" && len(argv) > 2 && argv[0] == filepath.Join(env, "bin", "python") && argv[1] == "-I" {
-		argv = slices.Insert(argv, 2, filepath.Join(work, noteFile), filepath.Join(work, sourcesFile))
-	}
-	var cmd *exec.Cmd
-	if j.Unconfined {
-		cmd = exec.Command(argv[0], argv[1:]...)
-		cmd.Dir, cmd.SysProcAttr = work, new(syscall.SysProcAttr)
-		for k, v := range vars {
-			cmd.Env = append(cmd.Env, k+"="+v)
-		}
-	} else {
-		var err error
-		if cmd, err = sandbox.Command(context.Background(), j.policy(work, argv, vars, port), argv...); err != nil {
-			return nil, err
-		}
-	}
-	dieWithParent(cmd.SysProcAttr)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	return cmd, nil
-}
-
-// Bounds of a trial where the recipe has none: a model that forks for ever or
-// fills the disk must not take the machine along.
-const (
-	trialProcesses = 512 // threads count, and numeric libraries start many
-	trialFile      = 4 << 30
-	trialOpen      = 4096
-)
-
-func (j Job) policy(work string, argv []string, vars map[string]string, port int) sandbox.Policy {
-	r := j.Recipe
-	p := sandbox.Policy{Name: filepath.Base(j.Dir), Write: []string{work}, Memory: r.Limits.Memory, Processes: r.Limits.Processes,
-		FileSize: trialFile, OpenFiles: trialOpen, Dir: work, Vars: vars}
-	if p.Processes == 0 {
-		p.Processes = trialProcesses
-	}
-	// The worker's zipapp is among the arguments.
-	for _, path := range append([]string{r.Model.Dir, r.Env.Dir}, argv[1:]...) {
-		if _, err := os.Stat(path); err == nil && filepath.IsAbs(path) {
-			p.Read = append(p.Read, path)
-		}
-	}
-	if port != 0 {
-		p.Network, p.Ports = sandbox.Loopback, []int{port}
-	}
-	return p
-}
-
-// spawner returns what starts commands from one thread that lives as long as
-// this process: their death signal is tied to the thread.
-func spawner() func(*exec.Cmd) error {
-	type start struct {
-		cmd  *exec.Cmd
-		done chan error
-	}
-	starts := make(chan start)
-	go func() {
-		runtime.LockOSThread()
-		for s := range starts {
-			s.done <- s.cmd.Start()
-		}
-	}()
-	return func(cmd *exec.Cmd) error {
-		s := start{cmd, make(chan error, 1)}
-		starts <- s
-		return <-s.done
-	}
-}
-
-// messageOf is the sentence in an error answer.
-func messageOf(answer []byte) string {
-	var e struct {
-		Message string `json:"message"`
-	}
-	if json.Unmarshal(answer, &e) != nil || e.Message == "" {
-		e.Message = string(answer)
-	}
-	const most = 1000
-	text := strings.ToValidUTF8(strings.TrimSpace(e.Message), "\uFFFD")
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "…"
-	}
-	return text
-}
-
-var noModuleRE = regexp.MustCompile(`No module named '?([A-Za-z0-9_.]+)`)
-
-// adviceFor says what helps against the usual reasons.
-func adviceFor(why string) string {
-	if m := noModuleRE.FindStringSubmatch(why); m != nil {
-		name, _, _ := strings.Cut(m[1], ".")
-		return fmt.Sprintf("log the model again with the package that provides %s among its pip_requirements, or its source in code_paths", name)
-	}
-	return "see the whole traceback with: loadline logs NAME --build"
 }

@@ -20,7 +20,12 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.Main() // this binary is also the launcher of confined programs
 	if len(os.Args) > 1 && os.Args[1] == "prepare" {
-		os.Exit(Child(os.Args[2:], func(a Attempt) Candidate { return &shell{a: a} }))
+		os.Exit(Child(os.Args[2:], func(a Attempt) Candidate {
+			if a.Recipe.Env.Dir != "" {
+				return newRealWorker(a)
+			}
+			return &shell{a: a}
+		}))
 	}
 	os.Exit(m.Run())
 }
@@ -87,7 +92,7 @@ func attempt(t *testing.T, script string, change func(*serving.Recipe)) (Proof, 
 	}
 	var log bytes.Buffer
 	trial := &Trial{Dir: t.TempDir(), Binary: self}
-	p, err := trial.Prove(t.Context(), r, &log)
+	p, err := trial.Prove(t.Context(), r, &log, func(string) {})
 	if left, _ := os.ReadDir(trial.Dir); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
@@ -159,7 +164,7 @@ func TestCancelledTrialLeavesNoProcess(t *testing.T) {
 		<-log.seen
 		cancel()
 	}()
-	if _, err := (&Trial{Dir: t.TempDir(), Binary: self}).Prove(ctx, r, log); !errors.Is(err, context.Canceled) {
+	if _, err := (&Trial{Dir: t.TempDir(), Binary: self}).Prove(ctx, r, log, func(string) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	var pid int
@@ -190,19 +195,25 @@ func TestAdviceNamesTheMissingPackage(t *testing.T) {
 	}
 }
 
-func TestSourcesAreReadFromAPlainFileOnly(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "sources")
-	os.WriteFile(path, []byte("/b.py\n/a.py\n/b.py\n"), 0o600)
-	if got := readSources(path); fmt.Sprint(got) != "[/a.py /b.py]" {
-		t.Errorf("got %v", got)
+func TestEachLineIsSeenOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sources")
+	var got []string
+	stop, err := follow(path, func(line string) { got = append(got, line) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	link, pipe := filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
-	os.Symlink(path, link)
-	syscall.Mkfifo(pipe, 0o600)
-	for _, odd := range []string{link, pipe, filepath.Join(dir, "none")} {
-		if got := readSources(odd); got != nil {
-			t.Errorf("%s: got %v", odd, got)
-		}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteString("/b.py\n/a.py\n/b.py\n/un")
+	f.WriteString("whole\n/cut")
+	f.Close()
+	// Whoever can write it may also replace it.
+	os.Remove(path)
+	os.Symlink("/etc/passwd", path)
+	stop()
+	if fmt.Sprint(got) != "[/b.py /a.py /unwhole]" {
+		t.Errorf("got %v", got)
 	}
 }

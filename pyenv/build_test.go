@@ -309,7 +309,12 @@ func TestBytecodeIsWrittenForTheEnvironmentOnly(t *testing.T) {
 	foreign := filepath.Join(dir, "x.py")
 	os.WriteFile(foreign, []byte("x = 1\n"), 0o644)
 	escape := filepath.Join(filepath.Dir(found[0]), "..", "..", "..", "..", "..", "x.py")
-	n, err := b.Compile(t.Context(), env, []string{found[0], foreign, escape, "no.py", found[0] + "x"})
+	sources := make(chan string, 5)
+	for _, source := range []string{found[0], foreign, escape, "no.py", found[0] + "x"} {
+		sources <- source
+	}
+	close(sources)
+	n, err := b.Compile(t.Context(), env, sources)
 	if err != nil || n != 1 {
 		t.Errorf("got %d, %v", n, err)
 	}
@@ -339,4 +344,45 @@ func TestChangedLockIsNotUsed(t *testing.T) {
 	if _, err := b.Build(t.Context(), serving.Environment{Digest: "../../etc"}, io.Discard, func(serving.Phase) {}); !errors.Is(err, serving.NotFound) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestMissingUVIsInstalled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("downloads uv")
+	}
+	able := false
+	for _, i := range Interpreters(t.Context()) {
+		able = able || exec.Command(i.Path, "-m", "pip", "--version").Run() == nil
+	}
+	if !able {
+		t.Skip("no interpreter here has pip")
+	}
+	dirs := []string{"/usr/bin", "/bin"}
+	for _, i := range Interpreters(t.Context()) {
+		dirs = append(dirs, linkOnly(t, i))
+	}
+	t.Setenv("PATH", strings.Join(dirs, ":"))
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("PYENV_ROOT", "")
+	b := &Builder{Dir: t.TempDir()}
+	if found := uvCandidates(); len(found) > 0 {
+		t.Skip("uv is part of the system here: " + found[0])
+	}
+	path, err := b.uv(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path != b.path("tools", "uv-"+uvVersion, "bin", "uv") || works(t.Context(), path) != nil {
+		t.Errorf("got %s", path)
+	}
+}
+
+// linkOnly is a folder that holds an interpreter and nothing else.
+func linkOnly(t *testing.T, i Interpreter) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Symlink(i.Path, filepath.Join(dir, "python"+i.Minor)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
