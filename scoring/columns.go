@@ -306,7 +306,7 @@ func (q *request) whole() bool {
 	return q.index == nil || q.index.n == n
 }
 
-// Bounds within which whole numbers stay exact as float64, and float64 as float32.
+// Bounds within which whole numbers stay exact as float64, and float32 stays finite.
 const (
 	exactInt  = 1 << 53
 	maxSingle = math.MaxFloat32
@@ -372,11 +372,12 @@ func (q *request) float(c *column) bool {
 			return false // out of range
 		}
 		if whole {
-			// An int becomes a float only if it is exact, whichever way it takes; -0 is 0.
-			if math.Abs(v) > exactInt {
+			// Python rounds an int to float64 as ParseFloat does, as long as pandas
+			// takes it for an int64. On to float32 it may be rounded once or twice.
+			if len(token) > 18 || c.class == single && math.Abs(v) >= exactInt {
 				return false
 			}
-			v += 0
+			v += 0 // the int -0 is 0
 		}
 	}
 	if c.class == double {
