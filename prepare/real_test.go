@@ -12,21 +12,25 @@ import (
 
 	"loadline.dev/loadline/agent"
 	"loadline.dev/loadline/agent/pyworker"
+	"loadline.dev/loadline/agent/upstream"
 	"loadline.dev/loadline/link"
 	"loadline.dev/loadline/pyenv"
 	"loadline.dev/loadline/serving"
 	"loadline.dev/loadline/worker"
 )
 
-// realWorker tries recipes with the worker, as the product does.
-type realWorker struct{ *pyworker.Engine }
+// realEngine tries recipes with the product's engines.
+type realEngine struct{ agent.Engine }
 
-func newRealWorker(a Attempt) Candidate {
-	return realWorker{pyworker.New(pyworker.Config{
+func newRealEngine(a Attempt) Candidate {
+	if l := a.Recipe.Launch; l.Protocol == serving.HTTP {
+		return realEngine{upstream.New(upstream.Config{Command: a.Command, Spawn: a.Spawn, Health: l.Health, Raw: l.Raw})}
+	}
+	return realEngine{pyworker.New(pyworker.Config{
 		Command: func() (*exec.Cmd, error) { return a.Command(0) }, Spawn: a.Spawn, Strict: a.Recipe.Strict})}
 }
 
-func (w realWorker) Ask(ctx context.Context, body []byte, contentType string) (int, []byte, error) {
+func (w realEngine) Ask(ctx context.Context, body []byte, contentType string) (int, []byte, error) {
 	var got answer
 	err := w.Do(ctx, &agent.Request{Method: "POST", Path: "/invocations", ContentType: contentType,
 		Header: []link.Field{{Name: "Content-Type", Value: contentType}}, Body: bytes.NewReader(body), Size: int64(len(body))}, &got)
@@ -110,4 +114,16 @@ func TestRealModelIsProven(t *testing.T) {
 		t.Errorf("%d files were loaded without bytecode: %v …", len(bare), bare[:3])
 	}
 	t.Logf("started in %v with bytecode", proof.Loaded)
+
+	// MLflow's own server is proven the same way, in the same environment.
+	e.Engine = "mlflow"
+	r, phases, err = phasesOf(t, p, e)
+	if err != nil {
+		log, _ := p.BuildLog(t.Context(), r.Digest)
+		t.Fatalf("%v\n%s", err, log)
+	}
+	if want := "environment cached, engine done, prove done"; !strings.HasSuffix(phases, want) {
+		t.Errorf("got %s, want … %s", phases, want)
+	}
+	t.Log(r.Phases[len(r.Phases)-1].Note)
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "prepare" {
 		os.Exit(Child(os.Args[2:], func(a Attempt) Candidate {
 			if a.Recipe.Env.Dir != "" {
-				return newRealWorker(a)
+				return newRealEngine(a)
 			}
 			return &shell{a: a}
 		}))
