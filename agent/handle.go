@@ -100,7 +100,8 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 func request(in *link.Incoming) *Request {
 	r := &Request{Method: in.Method, Path: in.Path, Header: in.Header[:0:0], Body: in, Size: in.Size}
 	for _, f := range in.Header {
-		if hopByHop(f.Name) {
+		// Who the caller is, is not told to outsiders' code.
+		if hopByHop(f.Name) || strings.EqualFold(f.Name, "Authorization") {
 			continue
 		}
 		r.Header = append(r.Header, f)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -39,7 +38,7 @@ func (a *agent) keep(ctx context.Context) {
 			failures = 0
 		}
 		failures++
-		if errors.Is(why, context.DeadlineExceeded) {
+		if errors.Is(why, serving.TimedOut) {
 			timeouts++
 		}
 		a.output.note("%s", why)
@@ -63,8 +62,7 @@ func (a *agent) keep(ctx context.Context) {
 // and why it ended.
 func (a *agent) live(ctx context.Context) (ready time.Duration, why error) {
 	a.output.forget()
-	l := &Launch{Assignment: a.spec, Spawn: a.spawn, dir: a.Dir, command: a.Command,
-		out: &stream{log: a.output, name: "out"}, err: &stream{log: a.output, name: "err"}}
+	l := &Launch{Assignment: a.spec, agent: a}
 	r := &run{Engine: a.Engine(l)}
 	err := a.raise(ctx, r)
 	died := err == nil
@@ -88,8 +86,7 @@ func (a *agent) live(ctx context.Context) (ready time.Duration, why error) {
 			r.Stop(0)
 		}
 	}
-	l.out.flush()
-	l.err.flush()
+	l.clear()
 	ended := ""
 	if a.Ended != nil {
 		ended = a.Ended(a.spec)
@@ -109,16 +106,6 @@ func (a *agent) grace() time.Duration {
 	return stopGrace
 }
 
-func (a *agent) spawn(cmd *exec.Cmd) error {
-	if err := a.cradle.spawn(cmd); err != nil {
-		return err
-	}
-	if err := a.record.set(func(r *serving.Replica) { r.Engine = cmd.Process.Pid }); err != nil {
-		a.Log.Error("write state", "why", err)
-	}
-	return nil
-}
-
 // raise starts the engine and has it answer its own example once.
 func (a *agent) raise(ctx context.Context, r *run) error {
 	ctx, cancel := context.WithTimeout(ctx, a.start)
@@ -129,9 +116,17 @@ func (a *agent) raise(ctx context.Context, r *run) error {
 	}
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return &serving.Error{Op: "start engine", Kind: serving.TimedOut,
-			Err: fmt.Errorf("not ready after %v, so it was killed%s: %w", a.start, a.lastWords(), context.DeadlineExceeded)}
+			Err: fmt.Errorf("not ready after %v, so it was killed%s%s", a.start, detail(err), a.lastWords())}
 	}
 	return err
+}
+
+// detail is what an engine knew beyond that the time was up.
+func detail(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return ""
+	}
+	return ": " + err.Error()
 }
 
 // lastWords quotes the engine's last line, for whoever wonders what it was at.
@@ -214,7 +209,7 @@ func (a *agent) autopsy(r *run, l *Launch, err error, ended string) error {
 	if ended != "" {
 		return fmt.Errorf("killed: %s", ended)
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, serving.TimedOut) {
 		return err
 	}
 	if known, ok := r.Engine.(Reasoner); ok && known.Reason() != "" {

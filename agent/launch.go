@@ -2,7 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"io"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -19,16 +21,19 @@ import (
 type Launch struct {
 	Assignment serving.Assignment
 
-	// Spawn starts a command of Command so that it dies with the agent.
-	Spawn func(*exec.Cmd) error
+	agent *agent
 
-	dir     string
-	command func(a serving.Assignment, argv []string, vars map[string]string, ports []int) (*exec.Cmd, error)
-	out     *stream
-	err     *stream
+	mu   sync.Mutex
+	cmd  *exec.Cmd // the last that was started
+	taps []*tap
+	flow sync.WaitGroup // of the taps
+}
 
-	mu  sync.Mutex
-	cmd *exec.Cmd // the last that was made
+// A tap carries one stream of a process into the log.
+type tap struct {
+	cmd         *exec.Cmd
+	read, write *os.File
+	into        *stream
 }
 
 // Command makes the engine's command, confined, with its output going to the
@@ -36,7 +41,7 @@ type Launch struct {
 // The caller starts it with Spawn and waits for it.
 func (l *Launch) Command(port int) (*exec.Cmd, error) {
 	recipe := l.Assignment.Recipe.Launch
-	fill := strings.NewReplacer("{port}", strconv.Itoa(port), "{dir}", l.dir)
+	fill := strings.NewReplacer("{port}", strconv.Itoa(port), "{dir}", l.agent.Dir)
 	argv := make([]string, len(recipe.Argv))
 	for i, arg := range recipe.Argv {
 		argv[i] = fill.Replace(arg)
@@ -45,28 +50,92 @@ func (l *Launch) Command(port int) (*exec.Cmd, error) {
 	for k, v := range recipe.Vars {
 		vars[k] = fill.Replace(v)
 	}
-	work := filepath.Join(l.dir, workDir)
+	work := filepath.Join(l.agent.Dir, workDir)
 	maps.Copy(vars, map[string]string{"HOME": work, "TMPDIR": work})
 	var ports []int
 	if port != 0 {
 		vars["PORT"] = strconv.Itoa(port)
 		ports = []int{port}
 	}
-	cmd, err := l.command(l.Assignment, argv, vars, ports)
+	cmd, err := l.agent.Options.Command(l.Assignment, argv, vars, ports)
 	if err != nil {
 		return nil, fmt.Errorf("start engine: %w", err)
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, l.out, l.err
-	cmd.WaitDelay = 2 * time.Second // a grandchild may hold the pipes open
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
 	// A group of its own, so that what the engine forked dies with it.
 	cmd.SysProcAttr.Setpgid = !cmd.SysProcAttr.Setsid
-	l.mu.Lock()
-	l.cmd = cmd
-	l.mu.Unlock()
+	out, err := l.tap(cmd, "out")
+	if err != nil {
+		return nil, err
+	}
+	errs, err := l.tap(cmd, "err")
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, out, errs
 	return cmd, nil
+}
+
+// tap makes a pipe into the log. The process gets the file itself, so that its
+// end is not held up by whoever inherited it.
+func (l *Launch) tap(cmd *exec.Cmd, name string) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taps = append(l.taps, &tap{cmd, r, w, &stream{log: l.agent.output, name: name}})
+	return w, nil
+}
+
+// Spawn starts a command of Command so that it dies with the agent.
+func (l *Launch) Spawn(cmd *exec.Cmd) error {
+	err := l.agent.cradle.spawn(cmd)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.taps {
+		if t.cmd != cmd {
+			continue
+		}
+		t.write.Close()
+		l.flow.Go(func() {
+			_, _ = io.Copy(t.into, t.read)
+			t.into.flush()
+		})
+	}
+	if err != nil {
+		return err
+	}
+	l.cmd = cmd
+	if err := l.agent.record.set(func(r *serving.Replica) { r.Engine = cmd.Process.Pid }); err != nil {
+		l.agent.Log.Error("write state", "why", err)
+	}
+	return nil
+}
+
+// clear ends what the process left behind in its group, and the log's part in it.
+func (l *Launch) clear() {
+	l.mu.Lock()
+	if l.cmd != nil {
+		_ = syscall.Kill(-l.cmd.Process.Pid, syscall.SIGKILL)
+	}
+	taps := l.taps
+	l.mu.Unlock()
+	// Somebody who left the group may hold a pipe open for ever.
+	late := time.AfterFunc(time.Second, func() {
+		for _, t := range taps {
+			t.read.Close()
+		}
+	})
+	l.flow.Wait()
+	late.Stop()
+	for _, t := range taps {
+		t.read.Close()
+		t.write.Close()
+	}
 }
 
 // exit says how the process ended, after it has.
