@@ -387,7 +387,7 @@ func TestLeavingClientFreesARawEngineAtOnceAndWaitsForAnyOther(t *testing.T) {
 			} else {
 				select {
 				case err := <-done:
-					t.Errorf("Do returned (%v) while the engine was at work", err)
+					t.Fatalf("Do returned (%v) while the engine was at work", err)
 				case <-time.After(50 * time.Millisecond):
 				}
 			}

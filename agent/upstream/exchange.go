@@ -69,15 +69,16 @@ type exchange struct {
 }
 
 func (x *exchange) run(ctx context.Context, start []byte, complete bool) error {
+	if complete { // said before it is: it fits the socket's buffer
+		x.sent.finish()
+	}
 	if n, err := x.conn.nc.Write(start); err != nil {
 		if n == 0 && ctx.Err() == nil {
 			return gone(err)
 		}
 		return fmt.Errorf("send request to engine: %w", err)
 	}
-	if complete {
-		x.sent.finish()
-	} else {
+	if !complete {
 		go x.upload()
 	}
 	h, err := readHead(x.conn.in, x.request.Method)
