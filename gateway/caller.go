@@ -33,7 +33,8 @@ func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 // judge asks who is there.
 func (c *conn) judge() auth.Verdict {
 	h := &c.head
-	who := Caller{Method: h.Method, Path: text(h.Path), Host: text(h.Host), Remote: c.remote, Secure: c.secure}
+	who := &c.caller // kept with the connection: asking must not allocate
+	*who = Caller{Method: h.Method, Path: text(h.Path), Host: text(h.Host), Remote: c.remote, Secure: c.secure}
 	if bytes.IndexByte(h.Path, '%') >= 0 {
 		// The parser let only whole escapes through.
 		who.Path, _ = url.PathUnescape(who.Path)
@@ -53,7 +54,7 @@ func (c *conn) judge() auth.Verdict {
 	if who.Broken {
 		return auth.Verdict{Answer: auth.Unknown, Why: "Authorization must be one bearer token"}
 	}
-	return c.g.Judge(&who)
+	return c.g.Judge(who)
 }
 
 // bearer reads "Bearer TOKEN".

@@ -37,6 +37,7 @@ type conn struct {
 	out   []byte // what is to be written
 
 	head    http1.Head
+	caller  Caller
 	body    body
 	answer  answer
 	place   admit.Place

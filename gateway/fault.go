@@ -84,6 +84,7 @@ func (c *conn) say(f *fault) {
 		c.answer.closing = true // too late to say anything
 		return
 	}
+	c.answer.closing = c.answer.closing || f.status == 413
 	c.skipArrived()
 	body, kind := []byte(f.why), "text/plain; charset=utf-8"
 	if f.code != "" {

@@ -29,7 +29,7 @@ type agent struct {
 }
 
 // startAgent listens with a load line of line.
-func startAgent(t *testing.T, id string, line int, h link.Handler) *agent {
+func startAgent(t testing.TB, id string, line int, h link.Handler) *agent {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gw")
 	if err != nil {
@@ -41,7 +41,7 @@ func startAgent(t *testing.T, id string, line int, h link.Handler) *agent {
 	return a
 }
 
-func (a *agent) listen(t *testing.T, line int, h link.Handler) {
+func (a *agent) listen(t testing.TB, line int, h link.Handler) {
 	t.Helper()
 	l, err := net.Listen("unix", a.addr)
 	if err != nil {

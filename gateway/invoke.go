@@ -88,7 +88,7 @@ func (r *request) answer() bool {
 	}
 	r.e.inFlight.Add(1)
 	defer func() {
-		r.c.g.memory.Add(-r.held)
+		r.release()
 		r.e.inFlight.Add(-1)
 		r.e.meters.observe(r)
 	}()
@@ -96,6 +96,12 @@ func (r *request) answer() bool {
 		r.c.say(f)
 	}
 	return r.c.interrupted() != left && !r.c.answer.closing
+}
+
+// release gives back the memory of the body.
+func (r *request) release() {
+	r.c.g.memory.Add(-r.held)
+	r.whole, r.held = nil, 0
 }
 
 // serve answers the request, or returns what to say instead. Nil with nothing
@@ -185,10 +191,11 @@ func (r *request) readBody() *fault {
 }
 
 func (r *request) bodyFault(err error) *fault {
+	if err == nil {
+		return nil
+	}
 	var refusal *http1.Refusal
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, errTooLarge):
 		return tooLarge(r.limit())
 	case errors.Is(err, errCrowded):
@@ -326,6 +333,7 @@ func (r *request) try(rep *replica) (again bool, f *fault) {
 		return false, r.broken(err, up)
 	}
 	r.times.answered = time.Now()
+	r.release() // it is not sent again
 	return false, r.relay(s, a, up)
 }
 
