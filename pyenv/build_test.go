@@ -386,3 +386,23 @@ func linkOnly(t *testing.T, i Interpreter) string {
 	}
 	return dir
 }
+
+func TestConstraintsAndBuildDependenciesYield(t *testing.T) {
+	b, dir, m := real(t, "mlflow\n")
+	w, err := read(dir, m, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// MLflow's pip would replace a setuptools that contradicts what is wanted.
+	w.lines, w.names, w.notes = []string{"attrs", "setuptools-scm==8.0.4"}, []string{"attrs", "setuptools-scm"}, nil
+	w.constraints = []string{"attrs<23", "setuptools>=65"}
+	w.build = []requirement{{name: "setuptools", text: "setuptools==60.0.0"}}
+	env, err := b.lock(t.Context(), w, io.Discard, func(serving.Phase) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := b.kept(env.Digest)
+	if err != nil || pinned(k.Text, "attrs") != "22.2.0" || pinned(k.Text, "setuptools") == "60.0.0" || pinned(k.Text, "setuptools") == "" {
+		t.Errorf("got %s, %v", k.Text, err)
+	}
+}

@@ -120,41 +120,35 @@ func (w *wants) key() string {
 // resolve asks uv for the lock, as of the day the model was made if the index
 // can say what there was that day.
 func (b *Builder) resolve(ctx context.Context, w wants, i Interpreter, key string, log io.Writer) (text string, notes []string, err error) {
+	var last error
+	undated := false // the index does not tell upload times
 	tmp := b.path("tmp", "lock-"+key)
 	os.RemoveAll(tmp)
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return "", nil, err
 	}
 	defer os.RemoveAll(tmp)
-
-	cutoff, loose := !w.before.IsZero(), false
-	for {
-		text, err = b.compile(ctx, w, i, attempt{tmp, cutoff, loose}, log)
+	for _, a := range w.attempts() {
+		if undated && a.cutoff {
+			continue
+		}
+		a.dir = tmp
+		text, dated, err := b.compile(ctx, w, i, a, log)
+		undated = undated || !dated
 		switch {
 		case err == nil:
-			return text, notes, nil
+			return text, a.notes(w.before, undated), nil
 		case ctx.Err() != nil:
 			return "", nil, ctx.Err()
 		case isNetwork(err):
 			return "", nil, &serving.Error{Op: "resolve packages", Kind: serving.Unavailable, Err: err,
 				Fix: "check that the package index answers, then deploy again"}
-		case cutoff:
-			cutoff = false
-			notes = []string{"resolved with today's packages: the requirements cannot be met by those of " + w.before.UTC().Format(time.DateOnly)}
-			if says(err, "missing an upload date") || strings.Contains(err.Error(), noDates) {
-				notes[0] = "resolved with today's packages: the index does not say when packages were uploaded"
-			}
-		case !loose && len(w.build) > 0:
-			loose = true
-			notes = append(notes, "the versions of its build dependencies contradict the requirements and were left open")
-		default:
-			return "", nil, &serving.Error{Op: "resolve packages", Kind: serving.Invalid, Err: err,
-				Fix: "correct the model's requirements and log it again"}
 		}
+		last = err
 	}
+	return "", nil, &serving.Error{Op: "resolve packages", Kind: serving.Invalid, Err: last,
+		Fix: "correct the model's requirements and log it again"}
 }
-
-const noDates = "is missing an upload date"
 
 // An attempt is one way of asking uv.
 type attempt struct {
@@ -163,7 +157,39 @@ type attempt struct {
 	loose  bool   // build dependencies without their versions
 }
 
-func (b *Builder) compile(ctx context.Context, w wants, i Interpreter, a attempt, log io.Writer) (string, error) {
+// attempts are the ways to try, strictest first.
+func (w *wants) attempts() []attempt {
+	var out []attempt
+	for _, cutoff := range []bool{true, false} {
+		if cutoff && w.before.IsZero() {
+			continue
+		}
+		out = append(out, attempt{cutoff: cutoff})
+		if len(w.build) > 0 {
+			out = append(out, attempt{cutoff: cutoff, loose: true})
+		}
+	}
+	return out
+}
+
+// notes say in what an answer is less than what was asked for.
+func (a attempt) notes(before time.Time, undated bool) (notes []string) {
+	switch {
+	case a.cutoff || before.IsZero():
+	case undated:
+		notes = append(notes, "resolved with today's packages: the index does not say when packages were uploaded")
+	default:
+		notes = append(notes, "resolved with today's packages: the requirements cannot be met by those of "+before.UTC().Format(time.DateOnly))
+	}
+	if a.loose {
+		notes = append(notes, "the versions of its build dependencies contradict the requirements and were left open")
+	}
+	return notes
+}
+
+// compile runs uv once. dated is false when the index did not say when
+// packages were uploaded, though it was asked.
+func (b *Builder) compile(ctx context.Context, w wants, i Interpreter, a attempt, log io.Writer) (text string, dated bool, err error) {
 	in, out, limits := filepath.Join(a.dir, "requirements.in"), filepath.Join(a.dir, "lock.txt"), filepath.Join(a.dir, "constraints.txt")
 	lines := w.lines
 	for _, q := range w.build {
@@ -176,17 +202,20 @@ func (b *Builder) compile(ctx context.Context, w wants, i Interpreter, a attempt
 		}
 	}
 	if err := os.WriteFile(in, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(limits, []byte(strings.Join(w.constraints, "\n")+"\n"), 0o600); err != nil {
-		return "", err
+		return "", true, err
 	}
 	os.Remove(out)
 	// A cache of its own: resolving may run a package's build script, which
 	// must not be able to change what other environments are made of.
-	args := []string{"pip", "compile", in, "--constraint", limits, "--output-file", out, "--generate-hashes",
+	args := []string{"pip", "compile", in, "--output-file", out, "--generate-hashes",
 		"--no-header", "--no-annotate", "--python", i.Path, "--no-sources", "--no-python-downloads"}
 	c := call{args: args, dir: a.dir, cache: filepath.Join(a.dir, "cache"), confined: true, mute: true, read: []string{i.home()}}
+	if len(w.constraints) > 0 {
+		if err := os.WriteFile(limits, []byte(strings.Join(w.constraints, "\n")+"\n"), 0o600); err != nil {
+			return "", true, err
+		}
+		c.args = append(c.args, "--constraint", limits)
+	}
 	if a.cutoff {
 		c.args = append(c.args, "--exclude-newer", w.before.UTC().Format(time.RFC3339))
 	}
@@ -197,16 +226,13 @@ func (b *Builder) compile(ctx context.Context, w wants, i Interpreter, a attempt
 		c.read = append(c.read, w.dir)
 		c.args = append(c.args, "--emit-index-url", "--emit-find-links")
 	}
-	dated := true
-	c.watch = func(line string) { dated = dated && !strings.Contains(line, noDates) }
+	dated = true
+	c.watch = func(line string) { dated = dated && !strings.Contains(line, "is missing an upload date") }
 	if err := b.run(ctx, c, log); err != nil {
-		if e, ok := errors.AsType[*uvError](err); ok && !dated && a.cutoff {
-			e.why += " (" + noDates + ")"
-		}
-		return "", err
+		return "", dated, err
 	}
 	data, err := os.ReadFile(out)
-	return strings.TrimSpace(string(data)) + "\n", err
+	return strings.TrimSpace(string(data)) + "\n", dated, err
 }
 
 func contains(names []string, name string) bool {
