@@ -10,6 +10,7 @@ import (
 type answer struct {
 	status  int
 	started bool // its head is in out, or sent
+	sent    bool // some of it is on its way and cannot be taken back
 	chunked bool
 	bare    bool // it has no body, whatever its length says
 	closing bool // it says that nothing follows on this connection
@@ -104,6 +105,7 @@ func (c *conn) finish() error {
 
 // flush sends what has gathered.
 func (c *conn) flush() error {
+	c.answer.sent = c.answer.started
 	for sent := 0; sent < len(c.out); {
 		c.writeUntil.Store(c.g.now() + int64(c.g.Patience.Write))
 		n, err := c.nc.Write(c.out[sent:min(len(c.out), sent+wholeAnswer)])

@@ -231,8 +231,8 @@ func (c *conn) execute() bool {
 		c.linger()
 		return false
 	}
-	if cap(c.out) > wholeAnswer+8<<10 {
-		c.out = nil
+	if cap(c.out) > 2*firstBuffer {
+		c.out = nil // an idle connection holds little
 	}
 	if len(c.in) > firstBuffer && c.r == c.w {
 		c.in = make([]byte, firstBuffer)

@@ -245,14 +245,25 @@ func (g *Gateway) Drain(ctx context.Context) error {
 
 // endIdle ends idle connections if it may, and counts those that are left.
 func (g *Gateway) endIdle(may bool) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for c := range g.conns {
+	crowd := g.crowd()
+	for _, c := range crowd {
 		if may {
 			c.endIdle()
 		}
 	}
-	return len(g.conns)
+	return len(crowd)
+}
+
+// crowd lists the connections, so that whoever goes through them may take
+// longer with one than others should wait for the lock.
+func (g *Gateway) crowd() []*conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]*conn, 0, len(g.conns))
+	for c := range g.conns {
+		list = append(list, c)
+	}
+	return list
 }
 
 // Close ends everything at once and waits until it has ended.
@@ -263,10 +274,10 @@ func (g *Gateway) Close() error {
 		for l := range g.listeners {
 			l.Close()
 		}
-		for c := range g.conns {
+		g.mu.Unlock()
+		for _, c := range g.crowd() {
 			c.abort()
 		}
-		g.mu.Unlock()
 		g.publishing.Lock()
 		last := g.table.Swap(new(route.Table[*endpoint]))
 		for e := range last.All {

@@ -31,7 +31,6 @@ func (r *request) relay(s *link.Stream, a *link.Answer, up *upload) *fault {
 		}
 	}
 	c.endHead(a.Size)
-	whole := a.Size >= 0 && a.Size <= wholeAnswer
 	if c.answer.bare {
 		c.finish()
 		return nil
@@ -41,7 +40,7 @@ func (r *request) relay(s *link.Stream, a *link.Answer, up *upload) *fault {
 	for {
 		n, err := s.Read(*buf)
 		if c.answer.left >= 0 && int64(n) > c.answer.left {
-			return r.torn(errors.New("more body than its length says"), whole)
+			return r.torn(errors.New("more body than its length says"))
 		}
 		if n > 0 && c.writeBody((*buf)[:n]) != nil {
 			return nil
@@ -51,10 +50,10 @@ func (r *request) relay(s *link.Stream, a *link.Answer, up *upload) *fault {
 			c.finish()
 			return nil
 		case err == io.EOF:
-			return r.torn(errors.New("less body than its length says"), whole)
+			return r.torn(errors.New("less body than its length says"))
 		case err != nil:
-			return r.torn(err, whole)
-		case !whole && c.answer.left < 0 && c.flush() != nil:
+			return r.torn(err)
+		case c.answer.left < 0 && c.flush() != nil:
 			return nil
 		}
 	}
@@ -63,9 +62,9 @@ func (r *request) relay(s *link.Stream, a *link.Answer, up *upload) *fault {
 // torn ends an answer that broke within its body: unsent, it is replaced by
 // what happened; sent in part, the connection is closed under it, so that the
 // client knows.
-func (r *request) torn(err error, unsent bool) *fault {
+func (r *request) torn(err error) *fault {
 	c := r.c
-	if !unsent {
+	if c.answer.sent {
 		if c.interrupted() != left {
 			c.flush()
 			c.g.logAnswer(c, badGateway("the answer broke: "+err.Error()))

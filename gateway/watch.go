@@ -37,11 +37,9 @@ func (g *Gateway) watch() {
 
 func (g *Gateway) look() {
 	now := g.now()
-	g.mu.Lock()
-	for c := range g.conns {
+	for _, c := range g.crowd() {
 		c.look(now)
 	}
-	g.mu.Unlock()
 	if g.wanting.Load() {
 		g.unwant()
 	}
