@@ -54,7 +54,7 @@ func (e *entity) refused(err error) *fault {
 		return f
 	case errors.Is(err, serving.TimedOut):
 		return errDeadline
-	case errors.Is(err, serving.Busy) && e.coming.Load():
+	case errors.Is(err, serving.Busy) && (e.coming.Load() || len(*e.replicas.Load()) == 0):
 		return &fault{status: 503, code: "TEMPORARILY_UNAVAILABLE", retry: e.retryAfter(),
 			why: "as many requests wait for " + e.name + " as may; more capacity is on its way"}
 	case errors.Is(err, serving.Busy):
