@@ -166,6 +166,9 @@ func (j Job) policy(work string, argv []string, vars map[string]string, port int
 	if p.Processes == 0 {
 		p.Processes = trialProcesses
 	}
+	if p.Memory == 0 {
+		p.Memory = mostMemory()
+	}
 	// The worker's zipapp is among the arguments.
 	for _, path := range append([]string{r.Model.Dir, r.Env.Dir}, argv[1:]...) {
 		if _, err := os.Stat(path); err == nil && filepath.IsAbs(path) {
@@ -176,6 +179,16 @@ func (j Job) policy(work string, argv []string, vars map[string]string, port int
 		p.Network, p.Ports = sandbox.Loopback, []int{port}
 	}
 	return p
+}
+
+// mostMemory is four fifths of this machine's, or zero where that is not known.
+func mostMemory() int64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	var kB int64
+	if n, _ := fmt.Sscanf(string(text), "MemTotal: %d kB", &kB); err != nil || n != 1 {
+		return 0
+	}
+	return kB * 1024 / 5 * 4
 }
 
 // spawner returns what starts commands from one thread that lives as long as

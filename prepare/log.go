@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,10 +57,19 @@ func (l *logFile) Write(p []byte) (int, error) {
 	if l.left -= n; l.left <= 0 {
 		defer l.f.WriteString("\n… cut here: the log is full\n")
 	}
-	if _, err := l.f.Write(p[:n]); err != nil {
+	if _, err := l.f.Write(bytes.Map(tame, p[:n])); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// tame takes out what would move the cursor, or worse, of whoever reads the log
+// in a terminal. A model may print anything.
+func tame(c rune) rune {
+	if c < ' ' && c != '\n' && c != '\t' || c >= 0x7f && c < 0xa0 {
+		return -1
+	}
+	return c
 }
 
 // end writes how it went, however full the log is.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -191,5 +192,23 @@ func TestBuildLogIsNeverAnotherFile(t *testing.T) {
 		if _, err := p.BuildLog(t.Context(), digest); !errors.Is(err, serving.NotFound) {
 			t.Errorf("%q: got %v", digest, err)
 		}
+	}
+}
+
+func TestLogIsBoundedAndTame(t *testing.T) {
+	l, err := openLog(t.TempDir(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fmt.Fprint(l, "a\x1b[2Jb\x00\u009bc\té\r\n")
+	line := []byte(strings.Repeat("x", 1<<16))
+	for range 2 * maxLog / len(line) {
+		l.Write(line)
+	}
+	l.end(errors.New("the reason"))
+	data, err := os.ReadFile(l.f.Name())
+	if err != nil || len(data) > maxLog+1000 || !strings.HasPrefix(string(data), "a[2Jbc\té\nxx") || !strings.Contains(string(data[maxLog-100:]), "cut here") || !strings.HasSuffix(string(data), "failed: the reason\n") {
+		t.Errorf("got %d bytes, %q … %q, %v", len(data), data[:20], data[len(data)-60:], err)
 	}
 }

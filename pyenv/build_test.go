@@ -44,7 +44,7 @@ func lockOf(ctx context.Context, t *testing.T, b *Builder, dir string, m mlmodel
 	if err != nil {
 		return serving.Environment{}, serving.Phase{}, err
 	}
-	w.lines = w.lines[:len(w.lines)-1]
+	w.lines = w.lines[:len(w.lines)-1] // MLflow is always last here
 	w.notes = nil
 	var last serving.Phase
 	env, err := b.lock(ctx, w, io.Discard, func(p serving.Phase) { last = p })

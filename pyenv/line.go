@@ -54,7 +54,7 @@ func refuse(text string) error {
 		why = "names a place of its own rather than a package of the index"
 	}
 	return &serving.Error{Kind: serving.Invalid, Err: fmt.Errorf("%q %s", shorten(redact(text), 120), why),
-		Fix: "log the model with requirements from the package index, or allow such lines with --allow-sources"}
+		Fix: "log the model with requirements that the package index has"}
 }
 
 var separators = regexp.MustCompile(`[-_.]+`)

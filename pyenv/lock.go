@@ -32,7 +32,7 @@ type kept struct {
 	MLflow   string // empty in environments of our own tools
 	Text     string // name==version with hashes, one package after another
 	Sources  bool   // some packages lie beyond the index and have no hash
-	Dir      string // where those start from; empty otherwise
+	Dir      string // the model's folder, where some packages are; empty otherwise
 }
 
 // An answer is what lies in locks/ask-<key>.json: what was asked became which lock.
@@ -78,7 +78,7 @@ func (b *Builder) lock(ctx context.Context, w wants, log io.Writer, report Repor
 		return serving.Environment{}, err
 	}
 	k := kept{Python: w.python, Exact: w.exact, Platform: platform, MLflow: pinned(text, "mlflow"), Text: text, Sources: w.sources}
-	if w.sources {
+	if w.sources || w.wheels {
 		k.Dir = w.dir
 	}
 	digest := k.digest()
@@ -102,7 +102,7 @@ func (w *wants) key() string {
 		}
 	}
 	put("loadline ask 1", platform, w.python, fmt.Sprint(w.pre, w.sources))
-	if w.sources {
+	if w.sources || w.wheels {
 		put(w.dir)
 	}
 	put("requirements")
@@ -222,8 +222,10 @@ func (b *Builder) compile(ctx context.Context, w wants, i Interpreter, a attempt
 	if w.pre {
 		c.args = append(c.args, "--prerelease", "allow")
 	}
-	if w.sources {
+	if w.sources || w.wheels {
 		c.read = append(c.read, w.dir)
+	}
+	if w.sources {
 		c.args = append(c.args, "--emit-index-url", "--emit-find-links")
 	}
 	dated = true
@@ -256,7 +258,7 @@ func (k kept) environment(digest string) serving.Environment {
 	return serving.Environment{Digest: digest, Python: k.Python, MLflow: k.MLflow}
 }
 
-var packageRE = regexp.MustCompile(`(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)`)
+var packageRE = regexp.MustCompile(`(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==([^\s;\\]+)| @ )`)
 
 func (k kept) size() int64 { return int64(len(packageRE.FindAllString(k.Text, -1))) }
 

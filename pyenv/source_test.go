@@ -2,6 +2,7 @@ package pyenv
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"fmt"
@@ -96,4 +97,62 @@ func TestBuildScriptsAreConfined(t *testing.T) {
 	if _, err := b.Build(t.Context(), env, &log, func(serving.Phase) {}); err != nil {
 		t.Errorf("%v\n%s", err, log.String())
 	}
+}
+
+// A wheel that MLflow's add_libraries_to_model has put into the model's folder,
+// and the same one behind an address, which has to be allowed.
+func TestWheelsBesideTheModelAreInstalled(t *testing.T) {
+	b, dir, m := real(t, "wheels/tiny_test_package-1.0-py3-none-any.whl\nsix==1.16.0\nmlflow\n")
+	wheel := tinyWheel(t)
+	inside := filepath.Join(dir, "wheels", "tiny_test_package-1.0-py3-none-any.whl")
+	os.MkdirAll(filepath.Dir(inside), 0o755)
+	os.WriteFile(inside, wheel, 0o644)
+	env, p, err := lockOf(t.Context(), t, b, dir, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env, _ = build(t, b, env); python(t, env, "import tiny; print(tiny.where)") != "wheel" {
+		t.Error("another package")
+	}
+	if p.Total != 2 {
+		t.Errorf("%d packages, want 2", p.Total)
+	}
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(wheel) }))
+	defer server.Close()
+	line := "tiny-test-package @ " + server.URL + "/tiny_test_package-1.0-py3-none-any.whl\nmlflow\n"
+	os.WriteFile(filepath.Join(dir, "requirements.txt"), []byte(line), 0o644)
+	if _, _, err = lockOf(t.Context(), t, b, dir, m); err == nil {
+		t.Error("an address was taken unasked")
+	}
+	b.AllowSources = true
+	if env, _, err = lockOf(t.Context(), t, b, dir, m); err != nil {
+		t.Fatal(err)
+	}
+	if env, _ = build(t, b, env); python(t, env, "import tiny; print(tiny.where)") != "wheel" {
+		t.Error("another package")
+	}
+}
+
+func tinyWheel(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := zip.NewWriter(&out)
+	info := "tiny_test_package-1.0.dist-info/"
+	for name, text := range map[string]string{
+		"tiny.py":         "where = 'wheel'\n",
+		info + "METADATA": "Metadata-Version: 2.1\nName: tiny-test-package\nVersion: 1.0\n",
+		info + "WHEEL":    "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+		info + "RECORD":   "tiny.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n",
+	} {
+		f, err := z.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(f, text)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,7 +34,8 @@ type wants struct {
 	build []requirement
 
 	sources bool   // some line reaches beyond the index, and that was allowed
-	dir     string // where such lines start from
+	wheels  bool   // some packages lie in the model's own folder
+	dir     string // that folder
 	pre     bool   // --pre
 	before  time.Time
 	notes   []string
@@ -256,6 +259,10 @@ func (r *reader) one(file string, l line, depth int) error {
 		return nil
 	}
 	q, err := readLine(l.text)
+	if err != nil && ownWheelRE.MatchString(l.text) {
+		q, err = r.wheel(file, l.text)
+		r.w.wheels = true
+	}
 	if err != nil && r.allow {
 		r.w.sources = true
 		q, err = requirement{text: l.text}, nil
@@ -268,6 +275,21 @@ func (r *reader) one(file string, l line, depth int) error {
 	}
 	r.w.add(q)
 	return nil
+}
+
+// MLflow's add_libraries_to_model puts wheels into the model's folder and names
+// them like this.
+var ownWheelRE = regexp.MustCompile(`^(?:\./)?[A-Za-z0-9_][A-Za-z0-9_.+/-]*\.whl$`)
+
+func (r *reader) wheel(file, name string) (requirement, error) {
+	name = path.Join(path.Dir(file), name)
+	info, err := r.root.Stat(name) // never outside the folder, not even by links
+	if err != nil || !info.Mode().IsRegular() {
+		return requirement{}, refusal("%q is not among the model's files", name)
+	}
+	dist, _, _ := strings.Cut(path.Base(name), "-")
+	place := url.URL{Scheme: "file", Path: filepath.Join(r.w.dir, filepath.FromSlash(name))}
+	return requirement{name: normal(dist), text: dist + " @ " + place.String()}, nil
 }
 
 // beside opens the file that a line of another names.
