@@ -59,7 +59,7 @@ func (s *strict) number(row int, name, kind string, c byte, token []byte) bool {
 	v, _ := strconv.ParseFloat(string(token), 64)
 	if !whole {
 		if math.IsInf(v, 0) || kind == "float" && math.Abs(v) > math.MaxFloat32 {
-			return s.refuse(row, name, "%s is out of the range of a %s and would become infinite", short(token), kind)
+			return s.refuse(row, name, "%s is out of range for %s and would become infinite", short(token), kind)
 		}
 		return true
 	}
@@ -71,17 +71,15 @@ func (s *strict) number(row int, name, kind string, c byte, token []byte) bool {
 		bits = 32
 	}
 	limit := math.Ldexp(1, bits-1)
-	isInt := bytes.IndexAny(token, ".eE") < 0
-	if isInt {
-		if _, err := strconv.ParseInt(string(token), 10, bits); err != nil {
-			return s.refuse(row, name, "%s is out of the range of a %s", short(token), kind)
-		}
-	} else if v < -limit || v >= limit {
-		return s.refuse(row, name, "%s is out of the range of a %s", short(token), kind)
-	}
-	if !isInt {
+	if bytes.IndexAny(token, ".eE") >= 0 {
 		s.floats[name] = true
-	} else if math.Abs(v) > exactInt {
+		return v >= -limit && v < limit || s.refuse(row, name, "%s is out of range for %s", short(token), kind)
+	}
+	n, err := strconv.ParseInt(string(token), 10, bits)
+	if err != nil {
+		return s.refuse(row, name, "%s is out of range for %s", short(token), kind)
+	}
+	if n > exactInt || n < -exactInt {
 		s.large[name] = row
 	}
 	return true
