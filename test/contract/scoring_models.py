@@ -6,6 +6,7 @@ load, and between them have every kind of signature, input and answer.
 
 import datetime
 import decimal
+import inspect
 import os
 import sys
 import tempfile
@@ -31,6 +32,12 @@ def custom(path, model, signature=None, **kw):
     mlflow.pyfunc.save_model(path, python_model=model, signature=signature, pip_requirements=NONE, **kw)
 
 
+def save_sklearn(model, path, **kw):
+    if "skops_trusted_types" in inspect.signature(mlflow.sklearn.save_model).parameters:
+        kw["skops_trusted_types"] = ["numpy.dtype"]  # from 3.17 on models are no pickles
+    mlflow.sklearn.save_model(model, path, pip_requirements=NONE, **kw)
+
+
 def numbers(n=200):
     return pd.DataFrame(RNG.normal(size=(n, 4)), columns=["a", "b", "c", "d"])
 
@@ -40,7 +47,7 @@ def logistic(path):
 
     x = numbers()
     model = LogisticRegression().fit(x, (x["a"] + x["b"] > 0).astype(int))
-    mlflow.sklearn.save_model(model, path, signature=infer_signature(x, model.predict(x)), pip_requirements=NONE)
+    save_sklearn(model, path, signature=infer_signature(x, model.predict(x)))
 
 
 def pipeline(path):
@@ -69,9 +76,7 @@ def pipeline(path):
         ColSpec(DataType.string, "city"),
         ColSpec(DataType.string, "plan", required=False),
     ])
-    mlflow.sklearn.save_model(
-        model, path, signature=ModelSignature(inputs=schema), pip_requirements=NONE, skops_trusted_types=["numpy.dtype"]
-    )
+    save_sklearn(model, path, signature=ModelSignature(inputs=schema))
 
 
 def xgboost(path):
@@ -100,14 +105,8 @@ def text(path):
     x = pd.DataFrame({"text": ["good day", "bad night", "good food", "bad luck", "fine day", "awful night"] * 5})
     model = make_pipeline(ColumnTransformer([("t", TfidfVectorizer(), "text")]), LogisticRegression())
     model.fit(x, np.array([1, 0, 1, 0, 1, 0] * 5))
-    mlflow.sklearn.save_model(
-        model,
-        path,
-        signature=ModelSignature(inputs=Schema([ColSpec(DataType.string, "text")])),
-        pip_requirements=NONE,
-        pyfunc_predict_fn="predict_proba",
-        skops_trusted_types=["numpy.dtype"],
-    )
+    signature = ModelSignature(inputs=Schema([ColSpec(DataType.string, "text")]))
+    save_sklearn(model, path, signature=signature, pyfunc_predict_fn="predict_proba")
 
 
 class Mirror(PythonModel):
@@ -394,6 +393,8 @@ class Chat(ChatModel):
 
     def predict_stream(self, context, messages, params):
         for i, word in enumerate(["one", "two"]):
+            if i and messages[-1].content == "fail":
+                raise ValueError("on purpose")
             yield ChatCompletionChunk(
                 id="c1", created=5, model="m",
                 choices=[ChatChunkChoice(index=i, delta=ChatChoiceDelta(role="assistant", content=word))],
