@@ -145,12 +145,12 @@ func TestAnswersAreMLflows(t *testing.T) {
 
 // A tally counts what the comparison found.
 type tally struct {
-	mu                           sync.Mutex
-	requests, equal, differ      int
-	clean, cleanColumns          int
-	columns, raw, good, bad      int
-	allowed                      map[string]int
-	tookOurs, tookTheirs         time.Duration
+	mu                      sync.Mutex
+	requests, equal, differ int
+	clean, cleanColumns     int
+	columns, raw, good, bad int
+	allowed                 map[string]int
+	tookOurs, tookTheirs    time.Duration
 }
 
 func (y *tally) compare(t *testing.T, base string, e *pyworker.Engine, a ask) {
