@@ -87,6 +87,7 @@ type agent struct {
 type run struct {
 	Engine
 	condemned atomic.Pointer[string]
+	oomKills  uint64 // a moment ago; see oomKills
 }
 
 // condemn kills the engine because of why. Only the first reason counts.

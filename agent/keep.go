@@ -63,20 +63,11 @@ func (a *agent) keep(ctx context.Context) {
 func (a *agent) live(ctx context.Context) (ready time.Duration, why error) {
 	a.output.forget()
 	l := &Launch{Assignment: a.spec, agent: a}
-	r := &run{Engine: a.Engine(l)}
+	r := &run{Engine: a.Engine(l), oomKills: oomKills()}
 	err := a.raise(ctx, r)
 	died := err == nil
 	if err == nil {
-		since := time.Now()
-		a.admit(r)
-		select {
-		case <-r.Done():
-			a.admit(nil)
-		case <-ctx.Done():
-			a.admit(nil)
-			r.Stop(a.grace())
-		}
-		ready = max(1, time.Since(since))
+		ready = a.work(ctx, r)
 	} else {
 		// One that died of it is left a moment to be seen dead.
 		select {
@@ -95,6 +86,28 @@ func (a *agent) live(ctx context.Context) (ready time.Duration, why error) {
 		return 0, err
 	}
 	return ready, a.autopsy(r, l, err, ended)
+}
+
+// work lets requests in until the engine ends, or is to end with ctx. It says
+// how long that was.
+func (a *agent) work(ctx context.Context, r *run) time.Duration {
+	since := time.Now()
+	a.admit(r)
+	look := time.NewTicker(2 * time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			r.oomKills = oomKills()
+			continue
+		case <-r.Done():
+			a.admit(nil)
+		case <-ctx.Done():
+			a.admit(nil)
+			r.Stop(a.grace())
+		}
+		return max(1, time.Since(since))
+	}
 }
 
 // grace is how long an engine may take to end. After a drain it has nothing to
@@ -221,6 +234,8 @@ func (a *agent) autopsy(r *run, l *Launch, err error, ended string) error {
 	status, known := l.exit()
 	line := a.output.decisive()
 	switch {
+	case known && status.Signaled() && status.Signal() == syscall.SIGKILL && oomKills() > r.oomKills:
+		return fmt.Errorf("killed: out of memory, by all signs (%s)", memoryLimit(a.spec.Recipe.Limits.Memory))
 	case known && status.Signaled():
 		return fmt.Errorf("killed by signal: %s%s", signalName(status.Signal()), a.lastWords())
 	case line != "" && (!known || status.ExitStatus() != 0):
@@ -233,6 +248,13 @@ func (a *agent) autopsy(r *run, l *Launch, err error, ended string) error {
 		return err
 	}
 	return errors.New("the engine ended")
+}
+
+func memoryLimit(bytes int64) string {
+	if bytes == 0 {
+		return "no limit of its own"
+	}
+	return fmt.Sprintf("limit %.1f GiB", float64(bytes)/(1<<30))
 }
 
 func signalName(s syscall.Signal) string {
