@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"loadline.dev/loadline/auth"
+	"loadline.dev/loadline/internal/sandbox"
+)
+
+const defaultListen = "127.0.0.1:1876"
+
+func upCommand(s *shell) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "up", Short: "Run the whole product on this machine", Args: exactly(),
+		Long: `Run the whole product on this machine: API, data plane, control, replicas. Endpoints survive a restart.
+
+On loopback, invocations and health need no token; everything else needs one. The owner's is made at the first
+start and lies in the data folder, where the command line of the same user finds it.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return s.up(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.String("listen", "", "address (LOADLINE_LISTEN; default "+defaultListen+")")
+	f.Bool("insecure-http", false, "let other machines in without encryption")
+	serverFlags(cmd)
+	return cmd
+}
+
+func serverFlags(cmd *cobra.Command) {
+	cmd.Flags().String("sandbox", "", "auto or require: whether to start where this machine cannot isolate models fully")
+	cmd.Flags().String("uv", "", "the uv program (LOADLINE_UV; default: found, or installed into the data folder)")
+}
+
+func (s *shell) up(ctx context.Context) error {
+	p, err := s.plan()
+	if err != nil {
+		return err
+	}
+	p.state = p.data
+	l, loopback, err := listen(orElse(s.settings.text("listen"), defaultListen), s.settings.yes("insecure-http"))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	signal.Ignore(syscall.SIGPIPE) // whoever reads our talk may leave
+	srv, err := newServer(ctx, p, loopback)
+	if err != nil {
+		return err
+	}
+	defer srv.close()
+	s.say("loadline %s on http://%s  data %s", version(), l.Addr(), p.data)
+	s.say("isolation: %s", holdsLine(sandbox.Probe()))
+	s.say("owner's token: cat %s", filepath.Join(p.data, "token"))
+	if err := srv.run(ctx, l); err != nil {
+		return err
+	}
+	return ended(ctx)
+}
+
+// plan reads what up and serve have in common.
+func (s *shell) plan() (plan, error) {
+	data, err := s.data()
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{data: data, uv: s.settings.text("uv"), log: slog.New(slog.NewTextHandler(s.err, nil)), sandbox: true}
+	switch mode := s.settings.text("sandbox"); mode {
+	case "", "auto":
+	case "require":
+		if missing := unheld(sandbox.Probe()); len(missing) > 0 {
+			return plan{}, &fault{exit: exitFailed, what: "--sandbox require: this machine does not hold " + strings.Join(missing, ", "),
+				where: "loadline doctor", fix: "serve trusted models with --sandbox auto, or use a machine where it holds"}
+		}
+	default:
+		return plan{}, usage("--sandbox %q is not known; known are auto, require", mode)
+	}
+	return p, nil
+}
+
+func holds(h sandbox.Holds) []struct {
+	name string
+	hold sandbox.Hold
+} {
+	return []struct {
+		name string
+		hold sandbox.Hold
+	}{{"network", h.Network}, {"files", h.Files}, {"processes", h.Processes}, {"memory", h.Memory}}
+}
+
+func unheld(h sandbox.Holds) []string {
+	var missing []string
+	for _, one := range holds(h) {
+		if !one.hold.Held {
+			missing = append(missing, fmt.Sprintf("%s (%s)", one.name, one.hold.Why))
+		}
+	}
+	return missing
+}
+
+// holdsLine says which of the four hold here.
+func holdsLine(h sandbox.Holds) string {
+	var held []string
+	for _, one := range holds(h) {
+		if one.hold.Held {
+			held = append(held, one.name)
+		}
+	}
+	line := strings.Join(held, ", ") + " hold"
+	if len(held) == 0 {
+		line = "nothing holds"
+	}
+	if missing := unheld(h); len(missing) > 0 {
+		line += "; not held: " + strings.Join(missing, ", ")
+	}
+	return line
+}
+
+// listen opens the one port, and refuses to be reached by others in clear text
+// unless told to.
+func listen(addr string, insecure bool) (l net.Listener, loopback bool, err error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, false, usage("--listen %q is not an address like %s", addr, defaultListen)
+	}
+	loopback = auth.Loopback(host)
+	if !loopback && !insecure {
+		return nil, false, &fault{exit: exitUsage, what: addr + " can be reached from other machines, and nothing would be encrypted",
+			fix: "listen on 127.0.0.1, or add --insecure-http if a proxy in front encrypts"}
+	}
+	l, err = net.Listen("tcp", addr)
+	if err == nil {
+		return l, loopback, nil
+	}
+	f := &fault{exit: exitFailed, what: "listen on " + addr, why: err.Error(), fix: "choose another address"}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		f.exit, f.why, f.fix = exitConflict, "something listens there already", "end it, or choose another port"
+	}
+	return nil, false, f
+}
+
+// errInterrupted ends a server that Ctrl-C stopped, after it has drained.
+var errInterrupted = errors.New("interrupted")
+
+// ended tells Ctrl-C, which is an interruption, from SIGTERM, which is how
+// servers are stopped.
+func ended(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		return &fault{exit: exitInterrupted}
+	}
+	return nil
+}
+
+// interruptible gives a context that ends with the first SIGINT or SIGTERM; the
+// second ends the process at once.
+func interruptible() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case sig := <-signals:
+			signal.Stop(signals) // the next one has its usual effect
+			if sig == os.Interrupt {
+				cancel(errInterrupted)
+			} else {
+				cancel(context.Canceled)
+			}
+		case <-done:
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(done); cancel(nil) }
+}
