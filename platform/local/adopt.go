@@ -69,21 +69,13 @@ func (p *Platform) recognise(dir, id string) (*replica, serving.Assignment, erro
 		return r, a, errEnded
 	}
 	r.process = process
-	r.seen = serving.Replica{State: serving.Starting, Started: startOf(dir), Since: time.Now()}
+	r.seen = serving.Replica{State: serving.Starting, Started: was.Started, Since: time.Now()}
 	r.readState()
 	r.watchStranger(p)
 	if r.seen.State == serving.Draining {
 		r.leave(time.Now().Add((&group{assignment: a}).grace()))
 	}
 	return r, a, nil
-}
-
-// startOf is when a replica was started: its spec is written then and never again.
-func startOf(dir string) time.Time {
-	if info, err := os.Stat(filepath.Join(dir, specName)); err == nil {
-		return info.ModTime()
-	}
-	return time.Now()
 }
 
 func readJSON(path string, value any) error {

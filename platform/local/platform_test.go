@@ -294,7 +294,7 @@ func TestStrangerWithTheSameNumberIsNotAdoptedOrHarmed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(writeFolder(folder, assignment(rev, "good")),
-		writeJSON(filepath.Join(folder, processName), record{stranger.Process.Pid, "earlier"})); err != nil {
+		writeJSON(filepath.Join(folder, processName), record{stranger.Process.Pid, "earlier", time.Now()})); err != nil {
 		t.Fatal(err)
 	}
 	p := open(t, dir)

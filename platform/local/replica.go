@@ -50,8 +50,9 @@ type replica struct {
 // A record of a process, written right after it was started, lets the next
 // supervisor tell it from another that got its number.
 type record struct {
-	PID   int
-	Birth string
+	PID     int
+	Birth   string
+	Started time.Time // of the replica; finer than any file's time
 }
 
 func newID() string {
@@ -121,7 +122,7 @@ func (p *Platform) startProcess(r *replica) error {
 	r.pid = r.process.Pid
 	r.watchChild(p)
 	if r.birth, err = birthOf(r.pid); err == nil {
-		err = writeJSON(filepath.Join(r.dir, processName), record{r.pid, r.birth})
+		err = writeJSON(filepath.Join(r.dir, processName), record{r.pid, r.birth, r.seen.Started})
 	}
 	if err != nil {
 		r.kill() // without its record no later supervisor would know it
