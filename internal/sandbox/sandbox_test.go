@@ -150,7 +150,6 @@ func TestFilesElsewhereAreOutOfReach(t *testing.T) {
 		"another's files":       `os.readlink(f"/proc/{os.getppid()}/fd/0")`,
 		"kernel settings":       `open("/proc/sys/kernel/hostname", "w").write("x")`,
 		"control groups":        `open("/sys/fs/cgroup/cgroup.procs", "w")`,
-		"shared memory":         `open("/dev/shm/x", "w")`,
 		"the disk":              `os.mknod("dev", 0o600 | stat.S_IFBLK, os.makedev(8, 0)); open("dev")`,
 		"another root":          `os.chroot(".")`,
 	} {
@@ -166,6 +165,30 @@ func TestFilesElsewhereAreOutOfReach(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(c.other, "token")); err != nil || string(data) != "secret" {
 		t.Errorf("the neighbour's token is now %q, %v", data, err)
 	}
+}
+
+// Where the machine lets us, shared memory works and is the process's own;
+// elsewhere it is out of reach.
+func TestSharedMemoryIsPrivate(t *testing.T) {
+	needs(t, sandbox.Probe().Files)
+	const name = "/dev/shm/loadline-sandbox-test"
+	if err := os.WriteFile(name, []byte("outside"), 0o666); err != nil {
+		t.Skip("no shared memory here")
+	}
+	defer os.Remove(name)
+	c := newCell(t)
+	out, err := c.py(t, `
+import multiprocessing, os
+print(os.listdir("/dev/shm") if os.access("/dev/shm", os.R_OK) else [])
+open("`+name+`", "w").write("inside")
+with multiprocessing.Lock(): print("locked")`)
+	if worked := err == nil && out == "[]\nlocked\n"; !worked && !strings.Contains(out, "PermissionError") {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if data, err := os.ReadFile(name); err != nil || string(data) != "outside" {
+		t.Errorf("outside it is now %q, %v", data, err)
+	}
+	t.Logf("%q", out)
 }
 
 func TestWhatMayBeReadMayNotBeWritten(t *testing.T) {
