@@ -48,13 +48,14 @@ type Keeper struct {
 // A file is what the keeper remembers of one endpoint. Losing it loses nothing
 // but time.
 type file struct {
-	round   sync.Mutex // one round at a time; guards all below but jobs
+	round   sync.Mutex // one round at a time; guards all below but jobs and health
 	applied map[serving.Revision]int
 	route   serving.Route // last published; Generation 0 when none is
 	lastly  map[string]serving.Replica
 	news    []serving.Event // of this round
 
-	jobs jobs
+	jobs   jobs
+	health health
 }
 
 // New returns a keeper. Close it when done.
@@ -155,7 +156,7 @@ func (k *Keeper) round(ctx context.Context, e serving.Endpoint, now time.Time) (
 	k.notice(e, f, seen)
 	wish := k.wish(e, f, seen, now)
 	if !e.Deleting {
-		k.publish(e, f, seen, now)
+		k.publish(ctx, e, f, seen, now)
 	}
 	world := plan.World{Applied: f.applied, Routed: routed(f.route), Seen: seen}
 	for _, step := range plan.Next(wish, world) {
@@ -311,6 +312,7 @@ func (k *Keeper) notice(e serving.Endpoint, f *file, seen []serving.Replica) {
 		}
 	}
 	f.lastly = now
+	f.health.see(seen)
 	k.Metrics.see(e.ID, seen)
 }
 

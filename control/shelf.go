@@ -10,20 +10,46 @@ import (
 	"loadline.dev/loadline/serving"
 )
 
-// A shelf keeps recipes by digest: in a drawer for ever, and in memory those
-// that this process has vouched for.
+// A shelf keeps recipes by digest, in a drawer and in memory.
 type shelf struct {
 	drawer Drawer
 
 	mu      sync.Mutex
-	vouched map[string]serving.Recipe
+	vouched map[string]serving.Recipe // what this process knows to be there
+	heard   map[string]serving.Recipe // what an earlier process said
 }
 
+// cached returns a recipe that this process has vouched for: replicas may start
+// from it.
 func (s *shelf) cached(digest string) (serving.Recipe, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.vouched[digest]
 	return r, ok
+}
+
+// known returns a recipe, vouched for or not; zero when there is none.
+func (s *shelf) known(ctx context.Context, digest string) serving.Recipe {
+	if r, ok := s.cached(digest); ok {
+		return r
+	}
+	s.mu.Lock()
+	r, ok := s.heard[digest]
+	s.mu.Unlock()
+	if ok {
+		return r
+	}
+	r, err := s.read(ctx, digest)
+	if err != nil {
+		return serving.Recipe{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.heard == nil {
+		s.heard = map[string]serving.Recipe{}
+	}
+	s.heard[digest] = r
+	return r
 }
 
 func (s *shelf) keep(ctx context.Context, r serving.Recipe) error {
@@ -40,6 +66,7 @@ func (s *shelf) keep(ctx context.Context, r serving.Recipe) error {
 		s.vouched = map[string]serving.Recipe{}
 	}
 	s.vouched[r.Digest] = r
+	delete(s.heard, r.Digest)
 	return nil
 }
 
@@ -75,6 +102,7 @@ func (s *shelf) sweep(ctx context.Context, store Store, gone serving.Endpoint) e
 		}
 		s.mu.Lock()
 		delete(s.vouched, d)
+		delete(s.heard, d)
 		s.mu.Unlock()
 		failed = errors.Join(failed, s.drawer.Delete(ctx, recipeKey(d)))
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"loadline.dev/loadline/control/plan"
@@ -51,13 +52,9 @@ func (k *Keeper) look(ctx context.Context, e serving.Endpoint, config int, entit
 	s := serving.EntityStatus{Config: config, Entity: entity, Phases: f.jobs.phases(jobKey{config, entity.Name})}
 	if entity.Revision != "" {
 		s.Revision = serving.Revision{Endpoint: e.ID, Digest: entity.Revision}
-		recipe, ok := k.recipes.cached(entity.Revision)
-		if !ok {
-			recipe, _ = k.recipes.read(ctx, entity.Revision) // absent is zero: not prepared
-		}
-		s.Recipe = recipe
+		s.Recipe = k.recipes.known(ctx, entity.Revision)
 		if len(s.Phases) == 0 {
-			s.Phases = recipe.Phases
+			s.Phases = slices.Clone(s.Recipe.Phases)
 		}
 	}
 	for _, r := range seen {
@@ -102,7 +99,7 @@ func activeState(s serving.EntityStatus, f *file) (serving.Deployment, string) {
 	if ready := plan.Ready(s.Replicas, s.Revision); ready > 0 {
 		return serving.Deployed, fmt.Sprintf("%d of %d replicas ready", ready, s.Want)
 	}
-	if why := hopeless(s.Replicas, s.Revision); why != "" {
+	if why := hopeless(f.health.sinceWell(s.Replicas), s.Revision); why != "" {
 		return serving.Broken, why
 	}
 	if _, why := f.jobs.state(jobKey{s.Config, s.Entity.Name}); why != "" {

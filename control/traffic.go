@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"context"
 	"reflect"
 	"slices"
 	"strconv"
@@ -13,11 +14,11 @@ import (
 
 // publish tells the router where traffic goes, when that changed. When it
 // returns, no new request goes to what the route no longer names.
-func (k *Keeper) publish(e serving.Endpoint, f *file, seen []serving.Replica, now time.Time) {
+func (k *Keeper) publish(ctx context.Context, e serving.Endpoint, f *file, seen []serving.Replica, now time.Time) {
 	r := serving.Route{Tenant: e.Tenant, Endpoint: e.Name, ID: e.ID, Generation: f.route.Generation}
 	switch {
 	case e.Active.Version > 0:
-		r.Entities = k.routeActive(e, f, seen)
+		r.Entities = k.routeActive(ctx, e, f, seen)
 	case e.Pending != nil:
 		r.Entities = routeFirst(*e.Pending, "")
 	case e.Failed != nil:
@@ -41,7 +42,7 @@ func (k *Keeper) withdraw(e serving.Endpoint, f *file) {
 }
 
 // routeActive routes to what is ready of the active config.
-func (k *Keeper) routeActive(e serving.Endpoint, f *file, seen []serving.Replica) []serving.RouteEntity {
+func (k *Keeper) routeActive(ctx context.Context, e serving.Endpoint, f *file, seen []serving.Replica) []serving.RouteEntity {
 	var entities []serving.RouteEntity
 	for _, entity := range e.Active.Entities {
 		rev := serving.Revision{Endpoint: e.ID, Digest: entity.Revision}
@@ -51,13 +52,11 @@ func (k *Keeper) routeActive(e serving.Endpoint, f *file, seen []serving.Replica
 				r.Percent = s.Percent
 			}
 		}
-		if recipe, ok := k.recipes.cached(entity.Revision); ok {
-			r.Limits, r.Raw = recipe.Limits, recipe.Launch.Raw
-		}
+		r.Limits = k.recipes.known(ctx, entity.Revision).Limits
 		r.Replicas = takers(seen, rev)
 		if len(r.Replicas) == 0 {
 			_, trouble := f.jobs.state(jobKey{e.Active.Version, entity.Name})
-			r.Down = cmp.Or(hopeless(seen, rev), trouble)
+			r.Down = cmp.Or(hopeless(f.health.sinceWell(seen), rev), trouble)
 			r.Coming = r.Down == ""
 		}
 		entities = append(entities, r)

@@ -160,6 +160,18 @@ func (p *Platform) Kill(id string) {
 	p.settleLocked(r.Revision)
 }
 
+// Turn gives a replica a state, as its agent would.
+func (p *Platform) Turn(id string, s serving.State, restarts int, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.replicas {
+		if r.ID == id {
+			r.Restarts = restarts
+			p.turnLocked(r, s, why)
+		}
+	}
+}
+
 // Break makes replicas of a digest that start from now on fail with why; an
 // empty why mends it.
 func (p *Platform) Break(digest, why string) {

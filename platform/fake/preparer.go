@@ -20,9 +20,13 @@ type Preparer struct {
 	names  map[string]string // model → what it resolves to now
 	broken map[string]error  // model → why it cannot be prepared
 	calls  int
+	renews int
 }
 
-var _ control.Preparer = (*Preparer)(nil)
+var (
+	_ control.Preparer = (*Preparer)(nil)
+	_ control.Renewer  = (*Preparer)(nil)
+)
 
 // Prepare implements [control.Preparer]. The digest depends on the content of
 // the entity: what its model's name resolves to, engine, command, variables.
@@ -61,6 +65,34 @@ func (p *Preparer) Prepare(ctx context.Context, e serving.Entity, report func(se
 	return serving.Recipe{Digest: hex.EncodeToString(sum[:]), Asked: e.Model, Pinned: pinned, Engine: e.Engine,
 		Why: "everything runs here", Phases: []serving.Phase{phase}, Created: began,
 		Launch: serving.Launch{Protocol: serving.HTTP, Argv: []string{"/bin/true"}}}, nil
+}
+
+// Renew implements [control.Renewer]. It takes as long as a preparation, and
+// fails when the model is broken.
+func (p *Preparer) Renew(ctx context.Context, e serving.Entity, old serving.Recipe, report func(serving.Phase)) (serving.Recipe, error) {
+	for _, phase := range old.Phases {
+		phase.State = serving.PhaseCached
+		report(phase)
+	}
+	p.mu.Lock()
+	p.renews++
+	err := p.broken[e.Model]
+	p.mu.Unlock()
+	if p.Delay > 0 {
+		select {
+		case <-ctx.Done():
+			return serving.Recipe{}, ctx.Err()
+		case <-time.After(p.Delay):
+		}
+	}
+	return old, err
+}
+
+// Renews counts the renewals begun.
+func (p *Preparer) Renews() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.renews
 }
 
 // Resolve makes a model's name resolve to something from now on, as an alias
