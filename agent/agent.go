@@ -45,6 +45,7 @@ const (
 	defaultStart   = 120 * time.Second // from start to ready
 	defaultRequest = 120 * time.Second // one request
 	hangGrace      = time.Second       // beyond its deadline, before an engine counts as hung
+	goneGrace      = 2 * time.Second   // for an engine that takes nothing more, to end
 	stopGrace      = 5 * time.Second   // for an engine to end when asked
 	maxFailures    = 5                 // starts that failed in a row before the agent gives up
 	maxTimeouts    = 2                 // the same, when they took all the time there is
@@ -92,6 +93,11 @@ type run struct {
 
 // condemn kills the engine because of why. Only the first reason counts.
 func (r *run) condemn(why string) {
+	select {
+	case <-r.Done():
+		return
+	default:
+	}
 	if r.condemned.CompareAndSwap(nil, &why) {
 		r.Stop(0)
 	}

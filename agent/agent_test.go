@@ -395,14 +395,22 @@ func TestCancelledRequestKeepsItsPlaceUntilTheEngineIsDone(t *testing.T) {
 	}
 }
 
-func TestUntouchedRequestIsNotTaken(t *testing.T) {
+// An engine that is found gone grants no place again to those it sends away,
+// and is replaced even if its process does not end.
+func TestEngineFoundGoneIsLeftAndReplaced(t *testing.T) {
+	t.Parallel()
 	s := stage(t, "exec sleep 1000", nil, func(e *shell) {
 		e.do = func(context.Context, *agent.Request, agent.Answerer) error { return agent.ErrEngineGone }
 	})
-	s.ready()
-	if _, _, err := ask(s.dial(), link.Request{}); !errors.Is(err, link.ErrNotTaken) {
+	first := s.ready()
+	c := s.dial()
+	if _, _, err := ask(c, link.Request{}); !errors.Is(err, link.ErrNotTaken) {
 		t.Errorf("got %v, want not taken", err)
 	}
+	if n := c.Places(); n != 0 {
+		t.Errorf("%d places are still granted", n)
+	}
+	s.state("replaced", func(r serving.Replica) bool { return r.State == serving.Ready && r.Engine != first.Engine })
 }
 
 func TestAnswerUnlikeItsHeadIsBroken(t *testing.T) {

@@ -93,7 +93,24 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		w.expire() // the engine may notice before the timer does
 	}
+	if errors.Is(err, ErrEngineGone) {
+		a.leave(r)
+	}
 	a.settle(w, context.Cause(ctx), err, time.Since(start))
+}
+
+// leave lets nobody else in to an engine that was found gone, before the one
+// who found it is sent elsewhere: it must not be granted a place here again. A
+// process that does not end of it is no use any more.
+func (a *agent) leave(r *run) {
+	a.mu.Lock()
+	first := a.engine == r
+	a.mu.Unlock()
+	if !first {
+		return
+	}
+	a.admit(nil)
+	time.AfterFunc(goneGrace, func() { r.condemn("killed: it took no more requests, and did not end") })
 }
 
 // request is in as engines see it.

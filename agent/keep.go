@@ -201,7 +201,7 @@ func (a *agent) admit(r *run) {
 	a.mu.Lock()
 	before := a.engine
 	a.engine = r
-	if before != nil {
+	if before != nil && before != r {
 		a.count.cross(before.Engine)
 	}
 	a.mu.Unlock()
