@@ -20,12 +20,7 @@ import (
 	"loadline.dev/loadline/serving"
 )
 
-const (
-	tries = 4
-
-	// stall is how long a download may bring no byte before it is tried again.
-	stall = 30 * time.Second
-)
+const tries = 4
 
 // A download is one model on its way into the store.
 type download struct {
@@ -300,12 +295,16 @@ func (d *download) again(ctx context.Context, f File, do func(context.Context) e
 func (d *download) stream(ctx context.Context, f File, offset, length int64, read func(io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	stall := d.library.Patience
+	if stall <= 0 {
+		stall = 30 * time.Second
+	}
 	idle := time.AfterFunc(stall, func() { cancel(fmt.Errorf("no byte in %v", stall)) })
 	defer idle.Stop()
 	r, err := d.source.Open(ctx, d.pin, f.Path, offset, length)
 	if err == nil {
 		defer r.Close()
-		err = read(lively{r, idle})
+		err = read(lively{r, idle, stall})
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return &serving.Error{Kind: serving.Unavailable, Err: cause}
@@ -315,14 +314,15 @@ func (d *download) stream(ctx context.Context, f File, offset, length int64, rea
 
 // A lively reader puts off its timer with every byte.
 type lively struct {
-	r    io.Reader
-	idle *time.Timer
+	r     io.Reader
+	idle  *time.Timer
+	stall time.Duration
 }
 
 func (l lively) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	if n > 0 {
-		l.idle.Reset(stall)
+		l.idle.Reset(l.stall)
 	}
 	return n, err
 }

@@ -32,6 +32,10 @@ type Library struct {
 	Streams int   // downloads at once; zero is 6
 	Piece   int64 // bytes of one download; zero is 8 MiB
 
+	// Patience is how long a download may bring no byte before it is tried
+	// again; zero is 30 s.
+	Patience time.Duration
+
 	mu    sync.Mutex
 	under map[string]chan struct{} // pins being fetched, by key
 }

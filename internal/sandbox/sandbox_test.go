@@ -104,6 +104,15 @@ func needs(t *testing.T, held sandbox.Hold) {
 	}
 }
 
+// needsSignals is needs for signals alone, which hold without a bound on the
+// number of processes.
+func needsSignals(t *testing.T) {
+	t.Helper()
+	if held := sandbox.Probe().Processes; !strings.HasPrefix(held.Why, "signals are held in") {
+		needs(t, held)
+	}
+}
+
 func TestOwnFolderIsWritable(t *testing.T) {
 	c := newCell(t)
 	out, err := c.sh(t, `mkdir -p a/b && echo hello > a/b/f && mv a/b/f a/f && cat a/f && ls a && rm a/f; echo x > /dev/null; pwd`)
@@ -202,7 +211,7 @@ func TestWhatMayBeReadMayNotBeWritten(t *testing.T) {
 }
 
 func TestNothingOutsideIsSignalled(t *testing.T) {
-	needs(t, sandbox.Probe().Processes)
+	needsSignals(t)
 	c := newCell(t)
 	out, err := c.py(t, `
 import os, signal
@@ -218,7 +227,7 @@ for pid in (os.getppid(), 1, -1):
 }
 
 func TestKillingEverybodyReachesNobodyElse(t *testing.T) {
-	needs(t, sandbox.Probe().Processes)
+	needsSignals(t)
 	bystander := exec.Command("/bin/sleep", "60")
 	if err := bystander.Start(); err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func newLibrary(t *testing.T, s registry.Settings) *model.Library {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &model.Library{Dir: t.TempDir(), Pins: new(drawer), Piece: 1000, Sources: map[string]model.Source{
+	return &model.Library{Dir: t.TempDir(), Pins: new(drawer), Piece: 1000, Patience: 500 * time.Millisecond, Sources: map[string]model.Source{
 		model.Models: source, model.Runs: source, model.Artifacts: source, model.Folder: dir.Source{}}}
 }
 
@@ -65,13 +65,14 @@ type server struct {
 	ranges   bool
 	fail     map[string]*atomic.Int32 // by path: how often it answers 500
 	cut      *atomic.Int32            // how often a download ends early
+	hang     *atomic.Int32            // how often a download stops in the middle
 	answer   func(w http.ResponseWriter, r *http.Request) bool
 	header   atomic.Value
 }
 
 func newServer(t *testing.T) *server {
 	s := &server{location: "mlflow-artifacts:/0/m/artifacts", status: "LOGGED_MODEL_READY", ranges: true, body: []byte(strings.Repeat("0123456789", 1234)),
-		fail: map[string]*atomic.Int32{}, cut: new(atomic.Int32)}
+		fail: map[string]*atomic.Int32{}, cut: new(atomic.Int32), hang: new(atomic.Int32)}
 	s.listing = fmt.Sprintf(`{"files":[{"path":"MLmodel","is_dir":false,"file_size":%d}]}`, len(s.body))
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
@@ -93,6 +94,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/api/2.0/mlflow-artifacts/artifacts":
 		fmt.Fprint(w, s.listing)
 	case strings.HasPrefix(r.URL.Path, "/api/2.0/mlflow-artifacts/artifacts/"):
+		if s.hang.Add(-1) >= 0 {
+			w.Header().Set("Content-Length", "99999")
+			_, _ = w.Write(s.body[:50])
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			return
+		}
 		if s.cut.Add(-1) >= 0 {
 			w.Header().Set("Content-Length", "99999")
 			_, _ = w.Write(s.body[:50])
@@ -122,6 +130,7 @@ func TestAServerWithFaultsIsBorne(t *testing.T) {
 		"500 at listing":        func(s *server) { s.fail["/api/2.0/mlflow-artifacts/artifacts"] = times(2) },
 		"500 at a file":         func(s *server) { s.fail["/api/2.0/mlflow-artifacts/artifacts/0/m/artifacts/MLmodel"] = times(2) },
 		"downloads cut off":     func(s *server) { s.cut.Store(2) },
+		"downloads that hang":   func(s *server) { s.hang.Store(2) },
 		"no ranges":             func(s *server) { s.ranges = false },
 		"no ranges and cut off": func(s *server) { s.ranges = false; s.cut.Store(2) },
 		"sizes as strings":      func(s *server) { s.listing = strings.ReplaceAll(s.listing, "12340", `"12340"`) },
