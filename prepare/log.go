@@ -54,10 +54,11 @@ func (l *logFile) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	n := min(len(p), l.left)
+	text := bytes.Map(tame, p[:n])
 	if l.left -= n; l.left <= 0 {
-		defer l.f.WriteString("\n… cut here: the log is full\n")
+		text = append(text, "\n… cut here: the log is full\n"...)
 	}
-	if _, err := l.f.Write(bytes.Map(tame, p[:n])); err != nil {
+	if _, err := l.f.Write(text); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -128,7 +128,11 @@ type run struct {
 	log    *logFile
 }
 
-func (r *run) close() { r.log.Close() }
+func (r *run) close() {
+	if err := r.log.Close(); err != nil && r.p.Log != nil {
+		r.p.Log.Warn("close build log", "why", err)
+	}
+}
 
 func (r *run) prepare(ctx context.Context) (serving.Recipe, error) {
 	e := r.e
@@ -186,11 +190,11 @@ func (r *run) renew(ctx context.Context, old serving.Recipe) (serving.Recipe, er
 
 // finish does the phases that follow once the revision is known, or finds them done.
 func (r *run) finish(ctx context.Context, recipe serving.Recipe, m mlmodel.Model) (serving.Recipe, error) {
-	known, err := r.known(ctx, recipe.Digest)
+	known, proven, err := r.known(ctx, recipe.Digest)
 	if err != nil {
 		return recipe, err
 	}
-	r.log.name(recipe.Digest, known != nil)
+	r.log.name(recipe.Digest, proven)
 	if recipe.Env.Digest != "" {
 		if recipe.Env, err = r.environment(ctx, recipe.Env); err != nil {
 			return recipe, err
@@ -199,10 +203,10 @@ func (r *run) finish(ctx context.Context, recipe serving.Recipe, m mlmodel.Model
 	if err := r.choose(&recipe, m); err != nil {
 		return recipe, err
 	}
-	if known != nil && same(*known, recipe) {
+	if proven && same(known, recipe) {
 		r.phases.cached("prove", "proven before")
 		known.Phases = r.phases.done
-		return *known, nil
+		return known, nil
 	}
 	if err := r.prove(ctx, recipe); err != nil {
 		return recipe, err
@@ -217,19 +221,17 @@ func same(a, b serving.Recipe) bool {
 		string(a.Example) == string(b.Example)
 }
 
-func (r *run) known(ctx context.Context, digest string) (*serving.Recipe, error) {
+// known returns the recipe that was proven before. One of another version of
+// the program, which cannot be read, is made anew.
+func (r *run) known(ctx context.Context, digest string) (recipe serving.Recipe, proven bool, err error) {
 	data, err := r.p.Recipes.Get(ctx, "recipe/"+digest)
 	if errors.Is(err, serving.NotFound) {
-		return nil, nil
+		return recipe, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return recipe, false, err
 	}
-	recipe := new(serving.Recipe)
-	if err := json.Unmarshal(data, recipe); err != nil {
-		return nil, nil // of another version of the program, perhaps; it is made anew
-	}
-	return recipe, nil
+	return recipe, json.Unmarshal(data, &recipe) == nil, nil
 }
 
 func (r *run) keep(ctx context.Context, recipe serving.Recipe) error {

@@ -76,7 +76,11 @@ func (t *Trial) Prove(ctx context.Context, r serving.Recipe, log io.Writer, load
 	if err != nil {
 		return Proof{}, err
 	}
-	defer sandbox.Clean(filepath.Base(dir))
+	defer func() {
+		if err := sandbox.Clean(filepath.Base(dir)); err != nil {
+			fmt.Fprintf(log, "clean up after the trial: %v\n", err)
+		}
+	}()
 
 	limit := allowed(r) + 30*time.Second // the child keeps the limit; this is for a child that hangs
 	within, cancel := context.WithTimeout(ctx, limit)

@@ -64,11 +64,10 @@ func (s *shell) Start(ctx context.Context) (err error) {
 }
 
 func (s *shell) Ask(_ context.Context, _ []byte, _ string) (int, []byte, error) {
-	answer, err := os.ReadFile(filepath.Join(s.cmd.Dir, "answer"))
-	if err != nil {
-		return 400, []byte(`{"error_code": "BAD_REQUEST", "message": "no such column"}`), nil
+	if answer, err := os.ReadFile(filepath.Join(s.cmd.Dir, "answer")); err == nil {
+		return 200, answer, nil
 	}
-	return 200, answer, nil
+	return 400, []byte(`{"error_code": "BAD_REQUEST", "message": "no such column"}`), nil
 }
 
 func (s *shell) Stop(time.Duration) {
