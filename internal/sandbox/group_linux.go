@@ -33,6 +33,9 @@ func newGroup(p Policy) (group, error) {
 		return g, nil
 	}
 	for _, at := range places() {
+		if at.unified && len(g.Dirs) > 0 {
+			continue // a process is in one group of version 2 only
+		}
 		dir := filepath.Join(at.dir, parentGroup, p.Name)
 		if err := makeGroup(at, dir); err != nil {
 			continue // not ours to make; resource limits stand in
@@ -66,14 +69,28 @@ func makeGroup(at place, dir string) error {
 			if err := os.MkdirAll(d, 0o755); err != nil {
 				return err
 			}
-			for _, c := range at.controllers {
-				if err := os.WriteFile(filepath.Join(d, "cgroup.subtree_control"), []byte("+"+c), 0); err != nil {
-					return err
-				}
+			if err := passOn(d, at.controllers); err != nil {
+				return err
 			}
 		}
 	}
 	return os.MkdirAll(dir, 0o755)
+}
+
+func passOn(dir string, controllers []string) error {
+	passed, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	for _, c := range controllers {
+		if slices.Contains(strings.Fields(string(passed)), c) {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func limitMemory(at place, dir string, bytes int64) error {
@@ -175,18 +192,24 @@ func places() []place {
 		if !ok {
 			continue
 		}
-		at := place{dir: ownGroup(mount, path), unified: controllers == ""}
-		if at.unified {
-			have, _ := os.ReadFile(filepath.Join(at.dir, "cgroup.controllers"))
-			at.controllers = keep(strings.Fields(string(have)))
-		} else {
-			at.controllers = keep(strings.Split(controllers, ","))
+		own := ownGroup(mount, path)
+		if controllers != "" {
+			out = append(out, place{keep(strings.Split(controllers, ",")), own, false})
+			continue
 		}
-		if len(at.controllers) > 0 {
-			out = append(out, at)
+		// In version 2 a group that holds processes, as ours does, may have no
+		// children with limits; then the one above may, if it was made over to us.
+		out = append(out, unifiedPlace(own))
+		if own != mount.dir {
+			out = append(out, unifiedPlace(filepath.Dir(own)))
 		}
 	}
-	return out
+	return slices.DeleteFunc(out, func(p place) bool { return len(p.controllers) == 0 })
+}
+
+func unifiedPlace(dir string) place {
+	have, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers")) // unreadable is none
+	return place{keep(strings.Fields(string(have))), dir, true}
 }
 
 func keep(controllers []string) []string {
