@@ -39,7 +39,7 @@ func beyond(t *testing.T, model string, e *pyworker.Engine) {
 			`"one"`, "}\n\n", `data: {"error": {"error_code": "INTERNAL_ERROR", "message": "ValueError: on purpose"}}`+"\n\n")
 		check("stream of a bad body", `{"messages":[{"role":"user"}],"stream":true}`, 400, json, `"error_code": "`)
 		check("stream of no JSON", `{"messages":[,"stream":true}`, 400, json, `valid JSON`)
-		check("stream that is not true", `{"messages":[{"role":"user","content":"stream"}],"stream":1}`, 200, json, `1 messages`)
+		check("stream that is false", `{"messages":[{"role":"user","content":"stream"}],"stream":false}`, 200, json, `1 messages`)
 	case "logistic":
 		check("stream", `{"dataframe_split":{"columns":["a","b","c","d"],"data":[[1,2,3,4]]},"stream":true}`, 400, json, "BAD_REQUEST", "cannot stream")
 		check("false", `{"dataframe_split":{"columns":["a","b","c","d"],"data":[[1,2,3,4]]},"stream":false}`, 200, json, "predictions")
