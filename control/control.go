@@ -80,7 +80,8 @@ type Drawer interface {
 // A Preparer turns an entity into a recipe. It may be called again with the same
 // entity at any time, and is then quick.
 type Preparer interface {
-	// Prepare calls report with each phase as it begins, moves on and ends.
+	// Prepare calls report with each phase as it begins, moves on and ends. In
+	// the Fix of an error, NAME stands for the endpoint, which it does not know.
 	Prepare(ctx context.Context, e serving.Entity, report func(serving.Phase)) (serving.Recipe, error)
 }
 

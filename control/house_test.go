@@ -2,10 +2,12 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +21,7 @@ import (
 type house struct {
 	*control.Desk
 	t        *testing.T
-	store    *fake.Store
+	store    *disk
 	platform *fake.Platform
 	preparer *fake.Preparer
 	drawer   *fake.Drawer
@@ -30,7 +32,7 @@ type house struct {
 // inHouse runs a story in a bubble; the keeper runs beside it.
 func inHouse(t *testing.T, story func(*testing.T, *house)) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &house{t: t, store: new(fake.Store), drawer: new(fake.Drawer), router: &router{now: map[string]serving.Route{}},
+		h := &house{t: t, store: new(disk), drawer: new(fake.Drawer), router: &router{now: map[string]serving.Route{}},
 			platform: &fake.Platform{StartDelay: 5 * time.Second, DrainDelay: 20 * time.Second},
 			preparer: &fake.Preparer{Delay: 10 * time.Second}}
 		h.start()
@@ -148,4 +150,17 @@ func (h *house) kinds(name string) []string {
 		kinds = append(kinds, e.Kind)
 	}
 	return kinds
+}
+
+// A disk is a store that may be full.
+type disk struct {
+	fake.Store
+	full atomic.Bool
+}
+
+func (d *disk) Update(ctx context.Context, e serving.Endpoint) (serving.Endpoint, error) {
+	if d.full.Load() {
+		return serving.Endpoint{}, &serving.Error{Op: "update", Kind: serving.Unavailable, Err: errors.New("database or disk is full")}
+	}
+	return d.Store.Update(ctx, e)
 }

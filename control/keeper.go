@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -140,18 +141,23 @@ func (k *Keeper) round(ctx context.Context, e serving.Endpoint, now time.Time) (
 	defer f.round.Unlock()
 	defer k.tell(ctx, e, f)
 
+	// Trouble with one step, as when the store takes no writes, keeps none of the
+	// others from being taken: traffic follows the replicas whatever happens.
+	var trouble []error
 	if e.Deleting {
 		f.jobs.cancelAll()
 		k.withdraw(e, f)
 	} else {
-		if again, err := k.settleRevisions(ctx, e, f); again || err != nil {
-			return again, err
+		changed, err := k.settleRevisions(ctx, e, f)
+		if changed || errors.Is(err, serving.Conflict) {
+			return changed, err
 		}
+		trouble = append(trouble, err)
 		k.ensureJobs(e, f, now)
 	}
 	seen, err := k.Platform.Replicas(ctx, e.ID)
 	if err != nil {
-		return false, fmt.Errorf("look: %w", err)
+		return false, errors.Join(append(trouble, fmt.Errorf("look: %w", err))...)
 	}
 	k.notice(e, f, seen)
 	wish := k.wish(e, f, seen, now)
@@ -161,12 +167,10 @@ func (k *Keeper) round(ctx context.Context, e serving.Endpoint, now time.Time) (
 	world := plan.World{Applied: f.applied, Routed: routed(f.route), Seen: seen}
 	for _, step := range plan.Next(wish, world) {
 		changed, err := k.do(ctx, e, f, step)
-		if err != nil {
-			return false, err
-		}
-		again = again || changed
+		again = again || changed && err == nil
+		trouble = append(trouble, err)
 	}
-	return again, nil
+	return again, errors.Join(trouble...)
 }
 
 // do takes one step and says whether it changed the record.
@@ -224,7 +228,7 @@ func (k *Keeper) promote(ctx context.Context, e serving.Endpoint, f *file) error
 // fail gives the pending config up; what answered before goes on answering.
 func (k *Keeper) fail(ctx context.Context, e serving.Endpoint, f *file, s plan.Step) error {
 	next := e
-	fix := f.jobs.fix(jobKey{e.Pending.Version, s.Entity})
+	fix := strings.ReplaceAll(f.jobs.fix(jobKey{e.Pending.Version, s.Entity}), "NAME", e.Name)
 	next.Failed = &serving.Failure{Config: *e.Pending, At: time.Now().UTC(), Entity: s.Entity, Why: s.Why,
 		Fix: cmp.Or(fix, "loadline logs "+e.Name)}
 	next.Pending = nil

@@ -165,3 +165,29 @@ func TestEventsAreKeptAndBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestStoreThatTakesNoWritesLeavesTrafficAlone(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.create("iris", "models:/iris/1")
+		h.settle()
+		if _, err := h.SetConfig(t.Context(), "default", "iris", config("models:/iris/2")); err != nil {
+			t.Fatal(err)
+		}
+		h.store.full.Store(true)
+		if _, err := h.SetTags(t.Context(), "default", "iris", nil, []string{"x"}); !errors.Is(err, serving.Unavailable) {
+			t.Errorf("an order on a full disk: %v, want unavailable", err)
+		}
+		h.settle() // the new revision is known but cannot be written down
+		old := h.router.route("iris").Entities[0].Replicas[0].ID
+		h.platform.Kill(old)
+		h.settle()
+		if r := h.router.route("iris").Entities[0]; len(r.Replicas) != 1 || r.Replicas[0].ID == old {
+			t.Errorf("after a death the route is %+v", r)
+		}
+		h.store.full.Store(false)
+		h.settle()
+		if e := h.get("iris"); e.Active.Version != 2 || !h.status("iris").Ready {
+			t.Errorf("after mending the record is %+v", e)
+		}
+	})
+}

@@ -137,7 +137,11 @@ func (p *Platform) lookAtLocked(g *group, r *replica, now time.Time) {
 	}
 	before := r.seen
 	r.readState()
-	if r.seen.State == serving.Ready && r.readyAt.IsZero() {
+	switch {
+	case r.seen.State != serving.Ready || !r.readyAt.IsZero():
+	case r.adopted:
+		r.readyAt = r.seen.Since
+	default:
 		r.readyAt = now
 		p.metrics.starts.Observe(now.Sub(r.seen.Started).Seconds())
 		p.Log.Info("replica ready", "endpoint", g.assignment.Endpoint, "replica", r.id, "pid", r.pid)

@@ -42,6 +42,7 @@ type replica struct {
 	seen    serving.Replica
 	written os.FileInfo // of the state last read
 	readyAt time.Time   // when it was first seen ready
+	adopted bool        // started by an earlier supervisor
 	leaving bool        // told to finish and go
 	killAt  time.Time   // when patience ends
 	dead    bool        // ended without being told
