@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,9 @@ func agentCommand(s *shell) *cobra.Command {
 			// The shell's own handling of signals would end everything at once.
 			ctx, drain, stop := agent.Signals(context.WithoutCancel(cmd.Context()))
 			defer stop()
+			if owner, _ := cmd.Flags().GetInt("owner"); owner > 0 {
+				go leaveWith(ctx, owner)
+			}
 			return agent.Run(ctx, agent.Options{
 				Dir: dir, Engine: newEngine, Drain: drain,
 				Command: func(a serving.Assignment, argv []string, vars map[string]string, ports []int) (*exec.Cmd, error) {
@@ -42,7 +46,23 @@ func agentCommand(s *shell) *cobra.Command {
 		},
 	}
 	cmd.Flags().String("dir", "", "the replica's folder")
+	cmd.Flags().Int("owner", 0, "process to end with")
 	return cmd
+}
+
+// leaveWith asks this process to drain once its parent is gone: a model that was
+// served in the foreground must not outlive a server that was killed.
+func leaveWith(ctx context.Context, owner int) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for syscall.Getppid() == owner {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGTERM) // ourselves: cannot be refused
 }
 
 // newEngine makes the engine that speaks an assignment's protocol.

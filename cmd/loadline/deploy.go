@@ -79,6 +79,9 @@ func (s *shell) deploy(cmd *cobra.Command, args []string) error {
 	}
 	timeout, _ := cmd.Flags().GetDuration("timeout")
 	v, err = s.follow(cmd.Context(), c, v, timeout)
+	if errors.Is(err, context.Canceled) {
+		s.say("%s goes on without us; see: loadline describe %s", args[0], args[0])
+	}
 	if err != nil {
 		return err
 	}
@@ -195,7 +198,6 @@ func (s *shell) follow(ctx context.Context, c *client, v rest.View, timeout time
 				return v, &fault{exit: exitTimedOut, what: fmt.Sprintf("%s is not ready after %s; it goes on without us", v.Name, took(timeout)),
 					fix: "loadline wait " + v.Name + " --for updated"}
 			}
-			s.say("\n%s goes on without us; see: loadline describe %s", v.Name, v.Name)
 			return v, err
 		}
 		var next rest.View // fresh: absent fields would keep their old values

@@ -75,10 +75,14 @@ func modelOf(e rest.EntityView) string {
 	if e.Model == "" {
 		return e.Command
 	}
-	if e.Pinned != "" && e.Pinned != e.Model {
-		return e.Model + " = " + e.Pinned
+	if e.Pinned == "" || e.Pinned == e.Model {
+		return e.Model
 	}
-	return e.Model
+	pinned := e.Pinned
+	if kind, digest, ok := strings.Cut(pinned, ":"); ok && len(digest) == 64 {
+		pinned = kind + ":" + digest[:12]
+	}
+	return e.Model + " = " + pinned
 }
 
 // A description is what `describe` shows.

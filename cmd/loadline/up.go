@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -160,9 +161,11 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// interruptible gives a context that ends with the first SIGINT or SIGTERM; the
-// second ends the process at once.
+// interruptible gives a context that ends with the first SIGINT or SIGTERM; one
+// more, a moment later, ends the process at once. (One press of Ctrl-C can
+// arrive twice: from the terminal and from a parent that passes it on.)
 func interruptible() (ctx context.Context, stop func()) {
+	const samePress = time.Second
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -170,12 +173,17 @@ func interruptible() (ctx context.Context, stop func()) {
 	go func() {
 		select {
 		case sig := <-signals:
-			signal.Stop(signals) // the next one has its usual effect
 			if sig == os.Interrupt {
 				cancel(errInterrupted)
 			} else {
 				cancel(context.Canceled)
 			}
+		case <-done:
+			return
+		}
+		select {
+		case <-time.After(samePress):
+			signal.Stop(signals) // the next one has its usual effect
 		case <-done:
 		}
 	}()

@@ -29,7 +29,11 @@ func (s *server) newPlatform() (*local.Platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return local.New(local.Config{Dir: s.state, Agent: []string{self, "agent", "--dir"}, Log: s.log, Registry: s.metrics})
+	agent := []string{self, "agent"}
+	if s.fresh {
+		agent = append(agent, "--owner", strconv.Itoa(os.Getpid()))
+	}
+	return local.New(local.Config{Dir: s.state, Agent: append(agent, "--dir"), Log: s.log, Registry: s.metrics})
 }
 
 // newPreparer brings models, environments and the trial of both together. What
