@@ -84,8 +84,9 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 	defer late.Stop()
 	// Whoever still works on a request past its deadline hangs, whether or not
 	// anybody waits for the answer.
-	hung := time.AfterFunc(limit+hangGrace, func() {
-		r.condemn(fmt.Sprintf("killed: a request was still running %v after its deadline of %v", hangGrace, limit))
+	patience := max(limit, a.patience())
+	hung := time.AfterFunc(patience+hangGrace, func() {
+		r.condemn(fmt.Sprintf("killed: a request with a deadline of %v was still running after %v", limit, patience+hangGrace))
 	})
 	defer hung.Stop()
 	start := time.Now()
@@ -97,6 +98,13 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 		a.leave(r)
 	}
 	a.settle(w, context.Cause(ctx), err, time.Since(start))
+}
+
+// patience is how long any request may run before its engine counts as hung. A
+// caller that gives little time must not have the engine killed by it.
+func (a *agent) patience() time.Duration {
+	usual := time.Duration(a.count.service.Load())
+	return min(a.request, max(10*time.Second, 10*usual))
 }
 
 // leave lets nobody else in to an engine that was found gone, before the one
