@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +20,7 @@ type load struct {
 	bodies []string
 	rate   int // requests a second
 
-	client   *http.Client
-	inFlight atomic.Int64
+	client *http.Client
 
 	mu    sync.Mutex
 	seen  []answer
@@ -59,8 +57,6 @@ func (l *load) run(ctx context.Context) {
 }
 
 func (l *load) one(body string) {
-	l.inFlight.Add(1)
-	defer l.inFlight.Add(-1)
 	a := answer{sent: time.Now()}
 	// A GetBody would let the client resend by itself; "retries nothing" is
 	// meant, so the body is one that can be read only once.
@@ -120,6 +116,19 @@ func (l *load) since(t time.Time) tally {
 		sum.p50, sum.p99 = took[len(took)/2], took[len(took)*99/100]
 	}
 	return sum
+}
+
+// during counts the requests that were sent by dead and not yet answered at kill.
+func (l *load) during(kill, dead time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, a := range l.seen {
+		if !a.sent.After(dead) && !a.done.Before(kill) {
+			n++
+		}
+	}
+	return n
 }
 
 // honest reports the first failure that a client may not be shown: anything

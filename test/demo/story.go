@@ -157,7 +157,8 @@ func (s *story) change(ctx context.Context, m model) error {
 	return s.step("kill -9 a replica under 100 requests/s", func() (string, error) { return s.kill(ctx, m, l) })
 }
 
-// kill ends one replica without warning. Only requests inside it may fail.
+// kill ends one replica without warning. Only requests inside it may fail:
+// those that were sent before it was seen dead and answered after the kill.
 func (s *story) kill(ctx context.Context, m model, l *load) (string, error) {
 	before, err := s.describe(ctx, m.Name)
 	if err != nil {
@@ -165,10 +166,13 @@ func (s *story) kill(ctx context.Context, m model, l *load) (string, error) {
 	}
 	victim := before.Entities[0].Replicas[0]
 	from := time.Now()
-	inside := l.inFlight.Load()
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		return "", err
 	}
+	for harness.Alive(victim.PID) {
+		time.Sleep(100 * time.Microsecond)
+	}
+	dead := time.Now()
 	err = harness.Eventually(ctx, time.Minute, func() error {
 		now, err := s.describe(ctx, m.Name)
 		if err != nil {
@@ -189,8 +193,8 @@ func (s *story) kill(ctx context.Context, m model, l *load) (string, error) {
 	if err := sum.honest(); err != nil {
 		return "", err
 	}
-	// The one sent between the count and the kill may be inside too.
-	if len(sum.failed) > int(inside)+1 {
+	inside := l.during(from, dead)
+	if len(sum.failed) > inside {
 		return "", fmt.Errorf("%d requests failed, but only %d were in flight", len(sum.failed), inside)
 	}
 	if harness.Alive(victim.Engine) {
