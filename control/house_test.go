@@ -35,10 +35,14 @@ func inHouse(t *testing.T, story func(*testing.T, *house)) {
 		h := &house{t: t, store: new(disk), drawer: new(fake.Drawer), router: &router{now: map[string]serving.Route{}},
 			platform: &fake.Platform{StartDelay: 5 * time.Second, DrainDelay: 20 * time.Second},
 			preparer: &fake.Preparer{Delay: 10 * time.Second}}
+		h.router.look = h.replicas
 		h.start()
 		story(t, h)
 		h.stop()
 		time.Sleep(time.Minute) // what the platform still has to do
+		if len(h.router.rash) > 0 {
+			t.Errorf("told to leave before traffic had moved: %v", h.router.rash)
+		}
 	})
 }
 
@@ -55,16 +59,25 @@ func (h *house) start() {
 
 // A router remembers the routes that were published.
 type router struct {
-	mu  sync.Mutex
-	now map[string]serving.Route
-	all []serving.Route
+	mu   sync.Mutex
+	now  map[string]serving.Route
+	look func() []serving.Replica
+	rash []string // revisions told to leave while they were still routed
 }
 
 func (r *router) Publish(route serving.Route) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, old := range r.now[route.Endpoint].Entities {
+		stays := slices.ContainsFunc(route.Entities, func(e serving.RouteEntity) bool { return e.Revision == old.Revision })
+		seen := r.look()
+		lives := slices.ContainsFunc(seen, func(x serving.Replica) bool { return x.Revision == old.Revision && x.State != serving.Draining })
+		leaves := slices.ContainsFunc(seen, func(x serving.Replica) bool { return x.Revision == old.Revision && x.State == serving.Draining })
+		if !stays && leaves && !lives {
+			r.rash = append(r.rash, old.Name+" of "+old.Revision.Digest)
+		}
+	}
 	r.now[route.Endpoint] = route
-	r.all = append(r.all, route)
 }
 
 func (r *router) Withdraw(_, name string) {
