@@ -136,4 +136,8 @@ type BuildLogSource interface {
 	// BuildLog returns the log of the preparation of a revision, or
 	// [serving.NotFound].
 	BuildLog(ctx context.Context, digest string) ([]byte, error)
+
+	// EntityLog returns the log of the last preparation of an entity, also of
+	// one that failed before its revision was known.
+	EntityLog(ctx context.Context, e serving.Entity) ([]byte, error)
 }

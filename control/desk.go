@@ -307,8 +307,11 @@ func (d *Desk) BuildLogs(ctx context.Context, tenant, name, entity string) (stri
 	}
 	var text strings.Builder
 	writePhases(&text, st.Entities[i])
-	if digest := st.Entities[i].Revision.Digest; digest != "" && d.Builds != nil {
-		log, err := d.Builds.BuildLog(ctx, digest)
+	if d.Builds != nil {
+		log, err := d.Builds.EntityLog(ctx, st.Entities[i].Entity)
+		if digest := st.Entities[i].Revision.Digest; digest != "" {
+			log, err = d.Builds.BuildLog(ctx, digest)
+		}
 		if err != nil && !errors.Is(err, serving.NotFound) {
 			return "", err
 		}

@@ -101,9 +101,19 @@ func (p *Preparer) BuildLog(_ context.Context, digest string) ([]byte, error) {
 	if !digestRE.MatchString(digest) {
 		return nil, &serving.Error{Op: "build log", Subject: digest, Kind: serving.NotFound}
 	}
-	f, err := os.Open(filepath.Join(p.Dir, "logs", "prepare", digest+".log"))
+	return p.readLog(digest)
+}
+
+// EntityLog returns the log of the last preparation of an entity, also of one
+// that failed before its revision was known, or serving.NotFound.
+func (p *Preparer) EntityLog(_ context.Context, e serving.Entity) ([]byte, error) {
+	return p.readLog("entity-" + contentOf(e, p.Limits))
+}
+
+func (p *Preparer) readLog(name string) ([]byte, error) {
+	f, err := os.Open(filepath.Join(p.Dir, "logs", "prepare", name+".log"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &serving.Error{Op: "build log", Subject: digest, Kind: serving.NotFound}
+		return nil, &serving.Error{Op: "build log", Subject: name, Kind: serving.NotFound}
 	}
 	if err != nil {
 		return nil, err

@@ -132,6 +132,9 @@ func TestFailedProofIsToldAndTriedAgain(t *testing.T) {
 	if err == nil || err.Error() != "prove: the model does not load: KeyError: 'x'" || serving.FixOf(err) != "mend it" || !strings.HasSuffix(phases, "prove failed") {
 		t.Fatalf("got %v, %s", err, phases)
 	}
+	if log, _ := p.EntityLog(t.Context(), champion); !strings.Contains(string(log), "KeyError") {
+		t.Errorf("the entity's log is %q", log)
+	}
 	if log, _ := p.BuildLog(t.Context(), r.Digest); !strings.Contains(string(log), "KeyError") || !strings.Contains(string(log), "what the model printed") {
 		t.Errorf("the log says %q", log)
 	}
