@@ -13,6 +13,7 @@ package scoring
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 )
 
@@ -116,7 +117,7 @@ func NewReader(inputs, params string, hints bool) *Reader {
 		}
 		r.byName[f.name] = len(r.fields)
 		r.fields = append(r.fields, f)
-		r.takes = r.takes && f.class != 0
+		r.takes = r.takes && f.class != 0 && len(f.name) <= math.MaxUint16
 	}
 	if !r.named && (!r.tensor || len(r.fields) > 1) {
 		r.takes = false

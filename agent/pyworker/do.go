@@ -152,6 +152,9 @@ func (e *Engine) ask(ctx context.Context, k kind, buf []byte, w agent.Answerer) 
 			}
 			return agent.ErrEngineGone // it was stopped before the request's turn
 		}
+		if k == kindColumns && f.kind == kindText {
+			e.texts.Add(1)
+		}
 		// A client that left is answered no more, but its place is held until
 		// the worker is done with it.
 		last, err := pass(f, w, listening)

@@ -54,7 +54,7 @@ type Engine struct {
 	ended  chan struct{} // closed when the process has ended
 	loaded chan error    // receives once: the model is loaded, or why not
 
-	columns, raw atomic.Uint64
+	columns, raw, texts atomic.Uint64
 
 	mu     sync.Mutex
 	calls  map[uint64]*call // nil once the socket is broken
@@ -275,6 +275,18 @@ func (e *Engine) Reason() string {
 
 // Crossed implements [agent.Counter].
 func (e *Engine) Crossed() (columns, raw uint64) { return e.columns.Load(), e.raw.Load() }
+
+// Stats counts how requests and answers crossed since the start.
+type Stats struct {
+	Columns uint64 // requests that went as columns
+	Raw     uint64 // requests that went as the bytes that came
+	Texts   uint64 // of the former, those whose answer came back as MLflow's JSON text
+}
+
+// Stats returns the counts so far.
+func (e *Engine) Stats() Stats {
+	return Stats{Columns: e.columns.Load(), Raw: e.raw.Load(), Texts: e.texts.Load()}
+}
 
 // Stop implements [agent.Engine]. The worker sees its socket close, finishes
 // the request it is at, and ends.

@@ -136,8 +136,7 @@ func TestAnswersAreMLflows(t *testing.T) {
 				tally.compare(t, base, e, a)
 			}
 			beyond(t, model, e)
-			columns, raw := e.Crossed()
-			tally.crossed(columns, raw)
+			tally.crossed(e.Stats())
 		})
 	}
 	turn.Wait()
@@ -149,7 +148,8 @@ type tally struct {
 	mu                      sync.Mutex
 	requests, equal, differ int
 	clean, cleanColumns     int
-	columns, raw, good, bad int
+	columns, raw, texts     int
+	good, bad               int
 	allowed                 map[string]int
 	tookOurs, tookTheirs    time.Duration
 }
@@ -223,11 +223,12 @@ func normal(a answer) answer {
 	return a
 }
 
-func (y *tally) crossed(columns, raw uint64) {
+func (y *tally) crossed(s pyworker.Stats) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.columns += int(columns)
-	y.raw += int(raw)
+	y.columns += int(s.Columns)
+	y.raw += int(s.Raw)
+	y.texts += int(s.Texts)
 }
 
 func (y *tally) report(t *testing.T, models int, took time.Duration) {
@@ -236,7 +237,8 @@ func (y *tally) report(t *testing.T, models int, took time.Duration) {
 	for _, reason := range slices.Sorted(keys(y.allowed)) {
 		t.Logf("%5d allowed: %s", y.allowed[reason], reason)
 	}
-	t.Logf("%d crossed as columns, %d raw (every one of %d clean requests both ways)", y.columns, y.raw, y.clean)
+	t.Logf("%d crossed as columns (%d of them answered by MLflow's text), %d raw; every one of %d clean requests went both ways",
+		y.columns, y.texts, y.raw, y.clean)
 	t.Logf("time in requests: ours %v, MLflow's %v", y.tookOurs.Round(time.Millisecond), y.tookTheirs.Round(time.Millisecond))
 	if models < 15 || y.requests < 3000 {
 		t.Errorf("%d models and %d requests are too few to say anything", models, y.requests)
@@ -259,8 +261,8 @@ func keys[M ~map[K]V, K comparable, V any](m M) func(yield func(K) bool) {
 func makeAsks(t *testing.T, interp, dir string) map[string][]ask {
 	t.Helper()
 	// Another seed asks other questions.
-	cmd := exec.Command(interp, "scoring_requests.py", dir, cmp.Or(os.Getenv("LOADLINE_TEST_SEED"), "1"))
-	cmd.Env = vars()
+	cmd := exec.Command(interp, script(t, "scoring_requests.py"), dir, cmp.Or(os.Getenv("LOADLINE_TEST_SEED"), "1"))
+	cmd.Env, cmd.Dir = vars(), dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("making models and requests: %v\n%s", err, tail(out))
 	}
@@ -282,12 +284,22 @@ func makeAsks(t *testing.T, interp, dir string) map[string][]ask {
 	}
 }
 
+// script is the path of a script beside this file, for a Python that runs elsewhere.
+func script(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func tail(out []byte) []byte { return out[max(0, len(out)-3000):] }
 
 func startReference(t *testing.T, interp, dir string) string {
 	t.Helper()
-	cmd := exec.Command(interp, "scoring_reference.py", filepath.Join(dir, "models"))
-	cmd.Env = vars()
+	cmd := exec.Command(interp, script(t, "scoring_reference.py"), filepath.Join(dir, "models"))
+	cmd.Env, cmd.Dir = vars(), dir
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
