@@ -368,3 +368,41 @@ func TestDataFolderWithTooLongAPathIsRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A session's number alone condemns nobody: only processes whose variables name
+// the replica's folder are what an engine left behind.
+func TestOnlyWhatNamesTheFolderIsEndedWithASession(t *testing.T) {
+	leader := exec.Command("/bin/sh", "-c", `LOADLINE_REPLICA=/data/replicas/mine sh -c 'echo mine $$; exec sleep 1000' &
+		sh -c 'echo other $$; exec sleep 1000' & wait; wait`)
+	leader.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := leader.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pids := map[string]int{}
+	for lines := bufio.NewScanner(out); len(pids) < 2 && lines.Scan(); {
+		whose, number, _ := strings.Cut(lines.Text(), " ")
+		if pids[whose], err = strconv.Atoi(number); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, pid := range pids {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		leader.Process.Kill()
+		leader.Wait()
+	})
+	birth, err := birthOf(leader.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killSession(leader.Process.Pid, birth, "/data/replicas/mine")
+	awaitDeath(t, pids["mine"])
+	if _, err := birthOf(pids["other"]); err != nil {
+		t.Errorf("a bystander of the session was ended: %v", err)
+	}
+}
