@@ -32,6 +32,7 @@ type plan struct {
 	root    string // endpoint answered at the root, too; empty is none
 	fresh   bool   // forget the wishes of an earlier server
 	sandbox bool
+	limits  serving.Limits // of every replica
 	uv      string
 	log     *slog.Logger
 }

@@ -26,7 +26,7 @@ type settings struct {
 // A key is a setting: its name in files and as a flag, and its kind.
 type key struct {
 	name string
-	kind string // text, bool, port
+	kind string // text, bool, port, duration, bytes
 }
 
 // keys are all settings that there are. The environment's name is LOADLINE_
@@ -35,6 +35,7 @@ var keys = []key{
 	{"host", "text"}, {"token", "text"}, {"data", "text"}, {"output", "text"},
 	{"listen", "text"}, {"sandbox", "text"}, {"insecure-http", "bool"}, {"uv", "text"},
 	{"engine", "text"}, {"port", "port"},
+	{"start-timeout", "duration"}, {"request-timeout", "duration"}, {"memory", "bytes"},
 }
 
 // notSetting marks a flag that only has the name of a setting.
@@ -142,10 +143,15 @@ func (s settings) put(k key, value, from string) error {
 		if n, bad := strconv.Atoi(value); bad != nil || n < 0 || n > 65535 {
 			err = errors.New("it is not a port")
 		}
+	case "duration":
+		_, err = positive(value)
+	case "bytes":
+		_, err = bytesOf(value)
 	}
 	if err != nil {
 		return usage("settings: %s: %s is %q, which is not a %s", from, k.name, value, map[string]string{
-			"bool": "yes or no (true, false)", "port": "port (0 to 65535)"}[k.kind])
+			"bool": "yes or no (true, false)", "port": "port (0 to 65535)",
+			"duration": "duration (90s, 5m)", "bytes": "size (1500M, 2G)"}[k.kind])
 	}
 	s.values[k.name], s.from[k.name] = value, from
 	return nil

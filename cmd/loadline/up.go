@@ -39,6 +39,9 @@ start and lies in the data folder, where the command line of the same user finds
 
 func serverFlags(cmd *cobra.Command) {
 	cmd.Flags().String("sandbox", "", "auto or require: whether to start where this machine cannot isolate models fully")
+	cmd.Flags().String("start-timeout", "", "how long a model may take from start to ready (default 2m; 10m when it is first proven)")
+	cmd.Flags().String("request-timeout", "", "how long a replica may work on one request (default 2m)")
+	cmd.Flags().String("memory", "", "most memory of one replica, as 2G (default four fifths of the machine's)")
 	cmd.Flags().String("uv", "", "the uv program (LOADLINE_UV; default: found, or installed into the data folder)")
 }
 
@@ -74,7 +77,7 @@ func (s *shell) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p := plan{data: data, uv: s.settings.text("uv"), log: slog.New(slog.NewTextHandler(s.err, nil)), sandbox: true}
+	p := plan{data: data, uv: s.settings.text("uv"), log: slog.New(slog.NewTextHandler(s.err, nil)), sandbox: true, limits: s.limits()}
 	switch mode := s.settings.text("sandbox"); mode {
 	case "", "auto":
 	case "require":
