@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ type order struct {
 	entity  serving.Entity
 	scale   func(*serving.Scale) // what was said of it; the rest stays as it is
 	percent int                  // 0 takes everything
+	named   bool                 // the user chose the entity's name
 }
 
 func parseOrder(data []byte, disk local) (order, error) {
@@ -50,6 +52,7 @@ func parseOrder(data []byte, disk local) (order, error) {
 			return o, err
 		}
 	}
+	o.named = e.Name != ""
 	if e.Name == "" && e.Model != "" {
 		e.Name = DefaultName(e.Model, "")
 	} else if e.Name == "" {
@@ -109,6 +112,9 @@ func (o order) after(old serving.Endpoint) serving.Config {
 		return *o.first()
 	}
 	c := serving.Config{Entities: slices.Clone(base.Entities), Splits: slices.Clone(base.Splits)}
+	if !o.named {
+		e.Name = free(e.Name, c)
+	}
 	if i := slices.IndexFunc(c.Entities, func(x serving.Entity) bool { return x.Name == e.Name }); i >= 0 {
 		c.Entities[i] = e
 		c.Splits = slices.DeleteFunc(c.Splits, func(s serving.Split) bool { return s.Entity == e.Name })
@@ -117,6 +123,18 @@ func (o order) after(old serving.Endpoint) serving.Config {
 	}
 	c.Splits = append(shrink(c.Splits, 100-o.percent), serving.Split{Entity: e.Name, Percent: o.percent})
 	return c
+}
+
+// free is a name that no entity of c has: a newcomer beside others must not take
+// the place of one only because its model is called the same.
+func free(name string, c serving.Config) string {
+	tried := name
+	for n := 2; ; n++ {
+		if _, taken := c.Entity(tried); !taken {
+			return tried
+		}
+		tried = fmt.Sprintf("%.58s-%d", name, n)
+	}
 }
 
 // predecessor is the entity whose place a new one takes.
