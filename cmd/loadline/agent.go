@@ -40,7 +40,7 @@ func agentCommand(s *shell) *cobra.Command {
 				Command: func(a serving.Assignment, argv []string, vars map[string]string, ports []int) (*exec.Cmd, error) {
 					return engineCommand(dir, a, argv, vars, ports)
 				},
-				Ended: func(a serving.Assignment) string { return clearGroup(a) },
+				Ended: clearGroup,
 				Log:   slog.New(slog.NewTextHandler(s.err, nil)),
 			})
 		},

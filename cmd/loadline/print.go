@@ -101,8 +101,10 @@ func cut(line string, limit int) string {
 }
 
 // width is that of the terminal, or 0 when stdout is none.
-func (s *shell) width() int {
-	f, ok := s.out.(*os.File)
+func (s *shell) width() int { return widthOf(s.out) }
+
+func widthOf(w io.Writer) int {
+	f, ok := w.(*os.File)
 	if !ok || !isatty.IsTerminal(f.Fd()) {
 		return 0
 	}

@@ -96,7 +96,7 @@ func size(n int64) string {
 
 // draw writes a line in place of the one drawn before.
 func (p *progress) draw(line string) {
-	fmt.Fprintf(p.s.err, "\r\x1b[K%s", cut(clean(line), 78))
+	fmt.Fprintf(p.s.err, "\r\x1b[K%s", cut(clean(line), widthOf(p.s.err)-1)) // a wrapped line could not be drawn over
 	p.drawn = true
 }
 

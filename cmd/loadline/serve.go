@@ -91,7 +91,7 @@ func (s *shell) serveUntil(cmd *cobra.Command, srv *server, l net.Listener, name
 	}
 	if err != nil {
 		stop()
-		<-running
+		_ = <-running
 		return err
 	}
 	if err := <-running; err != nil {
