@@ -40,6 +40,14 @@ var refused = []uint32{
 	unix.SYS_CLOCK_SETTIME, unix.SYS_ADJTIMEX, unix.SYS_SYSLOG,
 }
 
+// ownOnly lists calls that change how a process runs, and the argument that
+// says which one: zero is the caller itself. Landlock does not stop them from
+// reaching every process of the same user, the server included.
+var ownOnly = []struct{ call, arg uint32 }{
+	{unix.SYS_PRLIMIT64, 0}, {unix.SYS_SETPRIORITY, 0}, {unix.SYS_SETPRIORITY, 1}, {unix.SYS_IOPRIO_SET, 1},
+	{unix.SYS_SCHED_SETAFFINITY, 0}, {unix.SYS_SCHED_SETSCHEDULER, 0}, {unix.SYS_SCHED_SETPARAM, 0}, {unix.SYS_SCHED_SETATTR, 0},
+}
+
 const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
 	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
@@ -68,6 +76,18 @@ func program(n Network) []unix.SockFilter {
 	for _, call := range refused {
 		f.ifIs(call, refuse)
 	}
+	for _, c := range ownOnly {
+		f.onCall(c.call, func(f *filter) {
+			f.load(offsetArgs + 8*c.arg)
+			f.ifNot(0, refuse)
+			f.load(offsetCall)
+		})
+	}
+	f.onCall(unix.SYS_IOPRIO_SET, func(f *filter) {
+		f.load(offsetArgs)
+		f.ifNot(1, refuse) // IOPRIO_WHO_PROCESS
+		f.answer(allow)
+	})
 	f.ifIs(unix.SYS_CLONE3, pretendOld) // its flags are out of sight; C libraries fall back to clone
 	f.onCall(unix.SYS_CLONE, func(f *filter) {
 		f.load(offsetArgs)
@@ -161,8 +181,8 @@ func (f *filter) ifFlag(call, arg, bits uint32) {
 	})
 }
 
-// onCall runs body, which must end in an answer, for call alone. The call's
-// number is still loaded for what follows.
+// onCall runs body for call alone; it ends in an answer or with the call's
+// number loaded again, as it is for what follows.
 func (f *filter) onCall(call uint32, body func(*filter)) {
 	var inner filter
 	body(&inner)

@@ -54,7 +54,7 @@ func probeProcesses(abi int, pids Hold) Hold {
 func probeGroups() (memory, processes Hold) {
 	name := "probe-" + strconv.Itoa(os.Getpid())
 	g, err := newGroup(Policy{Name: name, Memory: 1 << 30, Processes: 1 << 10})
-	defer Clean(name)
+	defer func() { _ = Clean(name) }()
 	why := "no control group with a memory or pids controller may be made here"
 	if err != nil {
 		why = err.Error()

@@ -39,6 +39,6 @@ func lower(what int, value uint64) error {
 	if err := syscall.Getrlimit(what, &now); err != nil {
 		return err
 	}
-	value = min(value, uint64(now.Max))
+	value = min(value, now.Max)
 	return syscall.Setrlimit(what, &syscall.Rlimit{Cur: value, Max: value})
 }
