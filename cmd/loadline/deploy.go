@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"loadline.dev/loadline/rest"
+	"loadline.dev/loadline/serving"
 )
 
 func deployCommand(s *shell) *cobra.Command {
@@ -38,6 +39,9 @@ An update keeps the scale that is not mentioned (--min, --max, …); all else is
 				return usage("MODEL is missing")
 			case len(args) > 2:
 				return usage("%q is one argument too many", args[2])
+			}
+			if err := serving.CheckName(args[0]); err != nil {
+				return usage("%v", err)
 			}
 			return nil
 		},

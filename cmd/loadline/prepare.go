@@ -51,7 +51,8 @@ type candidate struct{ agent.Engine }
 func (c candidate) Ask(ctx context.Context, body []byte, contentType string) (int, []byte, error) {
 	var a answer
 	err := c.Do(ctx, &agent.Request{Method: "POST", Path: "/invocations", ContentType: contentType,
-		Body: bytes.NewReader(body), Size: int64(len(body))}, &a)
+		Header: []link.Field{{Name: "Content-Type", Value: contentType}},
+		Body:   bytes.NewReader(body), Size: int64(len(body))}, &a)
 	return a.status, a.body.Bytes(), err
 }
 

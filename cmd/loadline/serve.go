@@ -91,7 +91,7 @@ func (s *shell) serveUntil(cmd *cobra.Command, srv *server, l net.Listener, name
 	}
 	if err != nil {
 		stop()
-		_ = <-running
+		<-running //nolint:errcheck // the first failure is the one to tell
 		return err
 	}
 	if err := <-running; err != nil {

@@ -40,7 +40,13 @@ func TestServePrintsACurlThatWorks(t *testing.T) {
 	if out, err := harness.Python(t.Context(), python, "-c", saveModel, filepath.Join(dir, "linear")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	cmd := exec.Command(filepath.Join(bin, "loadline"), "serve", "linear", "--port", "0")
+	for _, engine := range []string{"auto", "mlflow"} {
+		t.Run(engine, func(t *testing.T) { serveAndPaste(t, dir, engine) })
+	}
+}
+
+func serveAndPaste(t *testing.T, dir, engine string) {
+	cmd := exec.Command(filepath.Join(bin, "loadline"), "serve", "linear", "--port", "0", "--engine", engine)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "LOADLINE_DATA="+filepath.Join(dir, "data"), "LOADLINE_HOST=", "LOADLINE_TOKEN=")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
