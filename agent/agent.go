@@ -160,8 +160,8 @@ func (a *agent) serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	case <-a.Drain:
-		a.set(serving.Draining, "")
-		a.server.Drain(ctx)
+		_ = a.set(serving.Draining, "")
+		_ = a.server.Drain(ctx)
 	}
 	end()
 	a.server.Close()

@@ -244,8 +244,8 @@ func (w *reply) expire() {
 		w.in.Fail(timeoutText)
 		return
 	}
-	w.in.Reply(&link.Answer{Status: 504, Size: int64(len(timeoutText)),
+	_ = w.in.Reply(&link.Answer{Status: 504, Size: int64(len(timeoutText)),
 		Header: []link.Field{{Name: "Content-Type", Value: "text/plain; charset=utf-8"}}})
-	w.in.Write([]byte(timeoutText))
+	_, _ = w.in.Write([]byte(timeoutText))
 	w.in.Close()
 }

@@ -43,18 +43,18 @@ func (a *agent) keep(ctx context.Context) {
 		}
 		a.output.note("%s", why)
 		if !everReady && (failures >= maxFailures || timeouts >= maxTimeouts) {
-			a.set(serving.Failed, why.Error())
+			_ = a.set(serving.Failed, why.Error())
 			return
 		}
 		a.count.restarts.Add(1)
-		a.record.set(func(r *serving.Replica) { r.Restarts++ })
-		a.set(serving.Backoff, why.Error())
+		_ = a.record.set(func(r *serving.Replica) { r.Restarts++ })
+		_ = a.set(serving.Backoff, why.Error())
 		select {
 		case <-time.After(backoff(failures)):
 		case <-ctx.Done():
 			return
 		}
-		a.set(serving.Starting, why.Error())
+		_ = a.set(serving.Starting, why.Error())
 	}
 }
 
@@ -165,7 +165,7 @@ func (a *agent) prove(ctx context.Context, r *run) error {
 	case err = <-done:
 	case <-ctx.Done():
 		r.Stop(0)
-		<-done
+		<-done //nolint:errcheck // what Start says of being stopped is of no interest
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -209,7 +209,7 @@ func (a *agent) admit(r *run) {
 		a.server.SetLine(0)
 		return
 	}
-	a.set(serving.Ready, "")
+	_ = a.set(serving.Ready, "")
 	a.server.SetLine(a.line)
 }
 

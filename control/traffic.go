@@ -46,13 +46,14 @@ func (k *Keeper) routeActive(ctx context.Context, e serving.Endpoint, f *file, s
 	var entities []serving.RouteEntity
 	for _, entity := range e.Active.Entities {
 		rev := serving.Revision{Endpoint: e.ID, Digest: entity.Revision}
-		r := serving.RouteEntity{Name: entity.Name, Revision: rev, Raw: entity.Engine == "custom"}
+		recipe := k.recipes.known(ctx, entity.Revision)
+		r := serving.RouteEntity{Name: entity.Name, Revision: rev, Raw: entity.Engine == "custom",
+			Objective: entity.Scale.Objective, MLflow: recipe.Env.MLflow, Limits: recipe.Limits}
 		for _, s := range e.Active.Splits {
 			if s.Entity == entity.Name {
 				r.Percent = s.Percent
 			}
 		}
-		r.Limits = k.recipes.known(ctx, entity.Revision).Limits
 		r.Replicas = takers(seen, rev)
 		if len(r.Replicas) == 0 {
 			_, trouble := f.jobs.state(jobKey{e.Active.Version, entity.Name})

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -149,7 +148,7 @@ func (w *writer) send(p []byte) error {
 }
 
 // Flush sends what was written so far.
-func (w *writer) Flush() { w.FlushError() }
+func (w *writer) Flush() { _ = w.FlushError() }
 
 // FlushError is Flush for [http.ResponseController].
 func (w *writer) FlushError() error {
@@ -181,13 +180,13 @@ func (w *writer) sendHead(size int64) {
 	c.startHead(w.status)
 	for name, values := range w.header {
 		for _, v := range values {
-			if returned(name, true) && textproto.TrimString(v) == v && bytes.IndexAny([]byte(v), "\r\n\x00") < 0 {
+			if returned(name, true) && textproto.TrimString(v) == v && !strings.ContainsAny(v, "\r\n\x00") {
 				c.addField(name, v)
 			}
 		}
 	}
 	c.endHead(size)
-	w.send(w.held)
+	_ = w.send(w.held)
 	w.held = nil
 }
 

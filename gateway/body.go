@@ -48,7 +48,7 @@ func (b *body) skippable() bool { return b.awaited && !b.chunked && b.left <= sk
 func (c *conn) skip() bool {
 	for c.body.skippable() {
 		if _, err := c.next(); err != nil {
-			return err == io.EOF
+			return errors.Is(err, io.EOF)
 		}
 	}
 	return !c.body.unread()
@@ -163,7 +163,7 @@ func (c *conn) readBody(limit int64) (whole []byte, held int64, err error) {
 			}
 		}
 		whole, err = c.take()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		return whole, 0, err
@@ -173,7 +173,7 @@ func (c *conn) readBody(limit int64) (whole []byte, held int64, err error) {
 			return nil, held, errTooLarge
 		}
 		piece, err := c.take()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return whole, held, nil
 		}
 		if err != nil {

@@ -312,5 +312,5 @@ func (c *conn) linger() {
 	}
 	c.readUntil.Store(0)
 	c.nc.SetReadDeadline(time.Now().Add(lingerFor))
-	io.Copy(io.Discard, struct{ io.Reader }{c.nc})
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{c.nc})
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"loadline.dev/loadline/gateway/balance"
@@ -39,6 +40,7 @@ type entity struct {
 
 	inFlight atomic.Int64
 	wanting  atomic.Bool // agents were told that requests wait
+	telling  sync.Mutex  // held while agents are told, so that the newest count is told last
 	gone     bool        // no route names it any more; guarded by g.publishing
 }
 
@@ -203,6 +205,8 @@ func (e *entity) pick() *replica {
 // gateways' idle ones back. The number is rounded up: a growing queue must not
 // send a frame for each who joins it.
 func (e *entity) want() {
+	e.telling.Lock()
+	defer e.telling.Unlock()
 	list := *e.replicas.Load()
 	if len(list) == 0 {
 		return

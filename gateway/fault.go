@@ -110,8 +110,8 @@ func (c *conn) sayBody(f *fault, kind string, body []byte) {
 		c.addField("WWW-Authenticate", "Bearer")
 	}
 	c.endHead(int64(len(body)))
-	c.writeBody(body)
-	c.finish()
+	_ = c.writeBody(body)
+	_ = c.finish()
 	if f.status >= 500 || f.status == 400 || f.status == 408 {
 		c.g.logAnswer(c, f)
 	}

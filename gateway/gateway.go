@@ -193,7 +193,7 @@ func (g *Gateway) take(nc net.Conn) {
 		g.mu.Unlock()
 		g.metrics.crowded.Inc()
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
-		nc.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+		_, _ = nc.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 		nc.Close()
 		return
 	}

@@ -180,7 +180,7 @@ func (r *request) readBody() *fault {
 	var err error
 	if r.re.Raw && (c.body.chunked || c.body.left > rawWindow) {
 		r.whole, err = c.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		r.whole = append([]byte(nil), r.whole...) // more is read behind it, while it may be sent twice
@@ -320,7 +320,7 @@ func (r *request) try(rep *replica) (again bool, f *fault) {
 		up = c.upload(s, r.limit())
 		c.answer.uploading = true
 		defer func() {
-			up.stop()
+			_ = up.stop()
 			c.answer.uploading = false
 		}()
 	}
@@ -373,8 +373,8 @@ func (r *request) rooted() *fault {
 	c.startHead(200)
 	c.addField("Content-Type", "application/json")
 	c.endHead(int64(len(body)))
-	c.writeBody([]byte(body))
-	c.finish()
+	_ = c.writeBody([]byte(body))
+	_ = c.finish()
 	return nil
 }
 

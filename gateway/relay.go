@@ -32,7 +32,7 @@ func (r *request) relay(s *link.Stream, a *link.Answer, up *upload) *fault {
 	}
 	c.endHead(a.Size)
 	if c.answer.bare {
-		c.finish()
+		_ = c.finish()
 		return nil
 	}
 	buf := relayBuffers.Get().(*[]byte)
@@ -46,10 +46,10 @@ func (r *request) relay(s *link.Stream, a *link.Answer, up *upload) *fault {
 			return nil
 		}
 		switch {
-		case err == io.EOF && c.answer.left <= 0:
-			c.finish()
+		case errors.Is(err, io.EOF) && c.answer.left <= 0:
+			_ = c.finish()
 			return nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return r.torn(errors.New("less body than its length says"))
 		case err != nil:
 			return r.torn(err)
@@ -116,7 +116,7 @@ func (c *conn) upload(s *link.Stream, limit int64) *upload {
 func (u *upload) run() error {
 	for {
 		piece, err := u.c.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			u.last.Store(true)
 			return u.s.Write(nil, true)
 		}
@@ -135,14 +135,14 @@ func (u *upload) run() error {
 		}
 		u.sent.Store(true)
 		if err := u.s.Write(piece, false); err != nil {
-			return nil // the answer's side knows better what happened
+			return nil //nolint:nilerr // the answer's side knows better what happened
 		}
 	}
 }
 
 // untouched reports whether the request can be sent again as it was.
 func (u *upload) untouched() bool {
-	u.stop()
+	_ = u.stop()
 	return !u.sent.Load() && u.c.body.unread()
 }
 

@@ -28,7 +28,6 @@ type replica struct {
 	inFlight atomic.Int64
 	line     atomic.Int64 // as last reported
 	service  atomic.Int64 // nanoseconds, as last reported
-	wanted   atomic.Int64 // as last told
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -91,6 +90,9 @@ func (r *replica) connect() error {
 		return err
 	}
 	r.attach(conn)
+	if r.e.gate.Waiting() > 0 {
+		r.e.want() // what was said before there was a connection was said to nobody
+	}
 	select {
 	case <-conn.Done():
 	case <-r.ctx.Done():
@@ -106,7 +108,6 @@ func (r *replica) attach(conn *link.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conn.Store(conn)
-	r.wanted.Store(0)
 	r.known = true
 	early := r.early
 	r.early = 0
@@ -214,7 +215,7 @@ func (r *replica) want(waiting int) {
 	if n > 0 {
 		n += r.inFlight.Load()
 	}
-	if conn := r.conn.Load(); conn != nil && r.wanted.Swap(n) != n {
+	if conn := r.conn.Load(); conn != nil {
 		conn.Want(int(n))
 	}
 }

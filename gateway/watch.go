@@ -52,6 +52,9 @@ func (g *Gateway) unwant() {
 		for _, e := range ep.entities {
 			if e.wanting.Load() && e.gate.Waiting() == 0 {
 				e.wanting.Store(false)
+				if e.gate.Waiting() > 0 {
+					e.wanting.Store(true) // somebody came in between
+				}
 				e.want()
 			}
 			still = still || e.wanting.Load()

@@ -120,9 +120,13 @@ func (c *Conn) Want(n int) {
 	c.mu.Lock()
 	same := c.want == n || c.draining || c.err != nil
 	c.want = n
+	if !same {
+		// Queued under the lock, so that the last one said is the last one sent.
+		c.out.commit(appendNumbers(c.out.begin(), kindWant, 0, uint64(max(0, n))), false)
+	}
 	c.mu.Unlock()
 	if !same {
-		c.out.commit(appendNumbers(c.out.begin(), kindWant, 0, uint64(max(0, n))), true)
+		c.out.flush()
 	}
 }
 

@@ -97,7 +97,7 @@ func (in *Incoming) Refuse(why string) {
 		k = kindBroken
 	}
 	if !over {
-		in.dismiss(k, why, true)
+		_ = in.dismiss(k, why, true)
 	}
 }
 
@@ -108,7 +108,7 @@ func (in *Incoming) Fail(why string) {
 	in.over = true
 	in.mu.Unlock()
 	if !over {
-		in.dismiss(kindBroken, why, true)
+		_ = in.dismiss(kindBroken, why, true)
 	}
 }
 

@@ -163,13 +163,13 @@ func (p *peer) tend(quit <-chan struct{}) {
 	}
 }
 
-// context is what the handler of s gets.
-func (s *Incoming) context(base context.Context) context.Context {
+// context is what the handler of in gets.
+func (in *Incoming) context(base context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(base)
-	s.cancel = cancel
-	if s.Timeout > 0 {
-		timed, stop := context.WithTimeout(ctx, s.Timeout)
-		s.cancel = func(cause error) { cancel(cause); stop() }
+	in.cancel = cancel
+	if in.Timeout > 0 {
+		timed, stop := context.WithTimeout(ctx, in.Timeout)
+		in.cancel = func(cause error) { cancel(cause); stop() }
 		return timed
 	}
 	return ctx

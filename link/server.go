@@ -82,7 +82,7 @@ func (s *Server) Serve(l net.Listener) error {
 			}
 			return err
 		}
-		go s.ServeConn(nc)
+		go func() { _ = s.ServeConn(nc) }()
 	}
 }
 

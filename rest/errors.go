@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -48,8 +49,9 @@ func absent(what, why string) error {
 // writeError answers an error. The SDK rewrites codes of bodies that have a
 // member named detail, status or error, so there is none.
 func writeError(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
-	v, message := verdict{}, err.Error()
-	if refused, ok := err.(*refusal); ok {
+	var v verdict
+	message := err.Error()
+	if refused, ok := errors.AsType[*refusal](err); ok {
 		v = verdict{refused.status, refused.code}
 	} else {
 		kind := serving.KindOf(err)

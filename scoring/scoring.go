@@ -34,19 +34,6 @@ var classes = map[string]class{"double": double, "float": single, "long": long, 
 
 var tensorClasses = map[string]class{"float64": double, "float32": single, "int64": long, "int32": integer}
 
-// width is the size of one value in bytes; zero for text.
-func (c class) width() int {
-	switch c {
-	case double, long:
-		return 8
-	case single, integer:
-		return 4
-	case boolean:
-		return 1
-	}
-	return 0
-}
-
 // A field is one input that the signature names.
 type field struct {
 	name     string

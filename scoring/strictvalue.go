@@ -71,7 +71,7 @@ func (s *strict) number(row int, name, kind string, c byte, token []byte) bool {
 		bits = 32
 	}
 	limit := math.Ldexp(1, bits-1)
-	if bytes.IndexAny(token, ".eE") >= 0 {
+	if bytes.ContainsAny(token, ".eE") {
 		s.floats[name] = true
 		return v >= -limit && v < limit || s.refuse(row, name, "%s is out of range for %s", short(token), kind)
 	}

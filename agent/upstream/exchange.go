@@ -120,7 +120,7 @@ func (x *exchange) upload() {
 			}
 			left -= int64(n)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -166,7 +166,7 @@ func (x *exchange) pass(h *head) error {
 				x.flush()
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errors.Join(x.surplus(h), x.deaf)
 		}
 		if err != nil {

@@ -90,9 +90,9 @@ func readJSON(path string, value any) error {
 func (p *Platform) removeFolder(dir string) {
 	err := os.RemoveAll(dir)
 	if errors.Is(err, os.ErrPermission) {
-		filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if d != nil && d.IsDir() {
-				os.Chmod(path, 0o700)
+				_ = os.Chmod(path, 0o700)
 			}
 			return nil
 		})

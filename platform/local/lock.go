@@ -44,7 +44,7 @@ func LockData(dir string) (*Lock, error) {
 	if err := f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(pid), 0)
 		if err != nil { // a full disk must not keep the server from starting: the lock holds without the number
-			f.Truncate(0)
+			_ = f.Truncate(0)
 		}
 	}
 	return &Lock{f}, nil

@@ -123,7 +123,7 @@ func killSession(leader int, birth, dir string) {
 		}
 		vars, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
 		if err == nil && bytes.Contains(vars, []byte(dir)) {
-			unix.Kill(pid, unix.SIGKILL)
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	})
 }
@@ -135,7 +135,7 @@ func killByCommand(argv []string) {
 	eachProcess(func(pid int) {
 		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		if err == nil && string(line) == want {
-			unix.Kill(pid, unix.SIGKILL)
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	})
 }

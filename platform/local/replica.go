@@ -251,7 +251,7 @@ func (r *replica) terminate(patience time.Time) {
 }
 
 func (r *replica) kill() {
-	r.process.Signal(syscall.SIGKILL) // one that ended already is what is wanted
+	_ = r.process.Signal(syscall.SIGKILL) // one that ended already is what is wanted
 	killSession(r.pid, r.birth, r.dir)
 }
 

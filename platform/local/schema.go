@@ -50,7 +50,7 @@ func migrate(ctx context.Context, db *sql.DB, path string) error {
 			_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1))
 		}
 		if err != nil {
-			tx.Rollback()
+			_ = tx.Rollback()
 			return fmt.Errorf("bring %s to schema %d: %w", path, version+1, err)
 		}
 		if err := tx.Commit(); err != nil {

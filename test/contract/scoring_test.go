@@ -147,7 +147,7 @@ func TestAnswersAreMLflows(t *testing.T) {
 type tally struct {
 	mu                      sync.Mutex
 	requests, equal, differ int
-	clean, cleanColumns     int
+	clean                   int
 	columns, raw, texts     int
 	good, bad               int
 	allowed                 map[string]int
