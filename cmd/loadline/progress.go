@@ -49,6 +49,9 @@ func (p *progress) phase(prefix string, ph rest.PhaseView) {
 	if p.told[id] {
 		return
 	}
+	if ph.State == "running" { // told only now and then how long
+		ph.Seconds = max(ph.Seconds, time.Since(ph.Started).Seconds())
+	}
 	spent := took(time.Duration(ph.Seconds * float64(time.Second)))
 	line := fmt.Sprintf("%s%-12s %9s  %s", prefix, ph.Name, spent, ph.Note)
 	switch ph.State {

@@ -58,11 +58,11 @@ func TestPhasesAreToldOnceAndWithTheirTime(t *testing.T) {
 	v := rest.View{Entities: []rest.EntityView{{Version: 2, Phases: []rest.PhaseView{
 		{Name: "fetch", State: "done", Seconds: 1.25, Note: "7 files"},
 		{Name: "lock", State: "cached", Seconds: 0.01},
-		{Name: "environment", State: "running", Seconds: 2, Done: 5, Total: 10},
+		{Name: "environment", State: "running", Started: time.Now(), Seconds: 2, Done: 5, Total: 10},
 	}}, {Version: 1, Phases: []rest.PhaseView{{Name: "old", State: "done"}}}}}
 	p.entities(v, 2)
 	p.entities(v, 2)
-	v.Entities[0].Phases[2] = rest.PhaseView{Name: "environment", State: "failed", Seconds: 61, Note: "no wheel"}
+	v.Entities[0].Phases[2] = rest.PhaseView{Name: "environment", State: "failed", Started: v.Entities[0].Phases[2].Started, Seconds: 61, Note: "no wheel"}
 	p.entities(v, 2)
 	want := "fetch            1.2 s  7 files\nlock             10 ms (cached)\nenvironment    1 m 1 s  failed: no wheel\n"
 	if talk.String() != want {
