@@ -73,43 +73,82 @@ func Child(args []string, try func(Attempt) Candidate) int {
 }
 
 func (j Job) run(try func(Attempt) Candidate) (v verdict) {
-	r := j.Recipe
-	ctx, cancel := context.WithTimeout(context.Background(), allowed(r))
+	ctx, cancel := context.WithTimeout(context.Background(), allowed(j.Recipe))
 	defer cancel()
-	c := try(Attempt{Recipe: r, Command: j.command, Spawn: spawner()})
+	t := new(trace)
+	c := try(Attempt{Recipe: j.Recipe, Spawn: spawner(), Command: func(port int) (*exec.Cmd, error) {
+		cmd, err := j.command(port)
+		if err == nil {
+			t.follow(cmd)
+		}
+		return cmd, err
+	}})
 	defer c.Stop(0)
 	began := time.Now()
-	if err := c.Start(ctx); err != nil {
-		v.Why = "the model does not load: " + err.Error()
-		if errors.Is(err, context.DeadlineExceeded) {
-			v.Why = fmt.Sprintf("the model was not loaded after %v", allowed(r))
-		}
-		v.Fix = adviceFor(err.Error())
-		return v
-	}
+	v.Why, v.Fix = j.load(ctx, c, t)
 	v.Proof.Loaded = time.Since(began)
-	if len(r.Example) == 0 {
-		return v
+	if v.Why == "" && len(j.Recipe.Example) > 0 {
+		began = time.Now()
+		v.Why, v.Fix = j.answer(ctx, c, t)
+		v.Proof.Answered = time.Since(began)
 	}
-	began = time.Now()
+	return v
+}
+
+// load starts the engine, or says why that cannot be.
+func (j Job) load(ctx context.Context, c Candidate, t *trace) (why, fix string) {
+	err := c.Start(ctx)
+	if err == nil {
+		return "", ""
+	}
+	late := ctx.Err() != nil
+	c.Stop(0) // all that it had to say is then said
+	switch {
+	case j.starved():
+		return j.tooLittle("while it was loaded")
+	case late:
+		return fmt.Sprintf("the model was not loaded after %v", allowed(j.Recipe)) + t.late(err),
+			"see how far it got with: loadline logs NAME --build; if it only needs longer: loadline up --start-timeout"
+	}
+	why = "the model does not load: " + t.explain(err)
+	return why, adviceFor(why)
+}
+
+// answer asks the engine its own example, or says why it does not answer it.
+func (j Job) answer(ctx context.Context, c Candidate, t *trace) (why, fix string) {
+	r := j.Recipe
 	if r.Limits.Request > 0 {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.Limits.Request)
 		defer cancel()
 	}
+	began := time.Now()
 	status, answer, err := c.Ask(ctx, r.Example, r.ExampleType)
-	v.Proof.Answered = time.Since(began)
+	took := time.Since(began)
+	if err != nil {
+		c.Stop(0)
+	}
 	switch {
+	case err != nil && j.starved():
+		return j.tooLittle("while it answered its own example")
 	case errors.Is(err, context.DeadlineExceeded):
-		v.Why = fmt.Sprintf("the model did not answer its own example within %v", v.Proof.Answered.Round(time.Second))
+		why = fmt.Sprintf("the model did not answer its own example within %v", took.Round(time.Second))
 	case err != nil:
-		v.Why = "the model does not answer its own example: " + err.Error()
+		why = "the model does not answer its own example: " + t.explain(err)
 	case status != 200:
-		v.Why = fmt.Sprintf("the model does not answer its own example: %d: %s", status, messageOf(answer))
+		why = fmt.Sprintf("the model does not answer its own example: %d: %s", status, messageOf(answer))
+	default:
+		return "", ""
 	}
-	if v.Why != "" {
-		v.Fix = adviceFor(v.Why)
-	}
-	return v
+	return why, adviceFor(why)
+}
+
+// starved says whether the kernel ended the engine for want of memory.
+func (j Job) starved() bool { return sandbox.Starved(filepath.Base(j.Dir)) }
+
+func (j Job) tooLittle(when string) (why, fix string) {
+	return fmt.Sprintf("the model ran out of memory %s: it may have %d MiB", when, j.memory()>>20),
+		"allow replicas more memory: loadline up --memory"
 }
 
 // command makes the engine's process as an agent would, plus the note of what
@@ -161,13 +200,10 @@ const (
 
 func (j Job) policy(work string, argv []string, vars map[string]string, port int) sandbox.Policy {
 	r := j.Recipe
-	p := sandbox.Policy{Name: filepath.Base(j.Dir), Write: []string{work}, Memory: r.Limits.Memory, Processes: r.Limits.Processes,
+	p := sandbox.Policy{Name: filepath.Base(j.Dir), Write: []string{work}, Memory: j.memory(), Processes: r.Limits.Processes,
 		FileSize: trialFile, OpenFiles: trialOpen, Dir: work, Vars: vars}
 	if p.Processes == 0 {
 		p.Processes = trialProcesses
-	}
-	if p.Memory == 0 {
-		p.Memory = mostMemory()
 	}
 	// The worker's zipapp is among the arguments.
 	for _, path := range append([]string{r.Model.Dir, r.Env.Dir}, argv[1:]...) {
@@ -179,6 +215,13 @@ func (j Job) policy(work string, argv []string, vars map[string]string, port int
 		p.Network, p.Ports = sandbox.Loopback, []int{port}
 	}
 	return p
+}
+
+func (j Job) memory() int64 {
+	if m := j.Recipe.Limits.Memory; m > 0 {
+		return m
+	}
+	return mostMemory()
 }
 
 // mostMemory is four fifths of this machine's, or zero where that is not known.

@@ -67,6 +67,10 @@ type Prover interface {
 	Prove(ctx context.Context, r serving.Recipe, log io.Writer, loaded func(source string)) (Proof, error)
 }
 
+// A Scanner warns of what loading the model in dir might do, without running
+// anything of it: a sentence each.
+type Scanner func(ctx context.Context, dir string) (warnings []string, err error)
+
 // A Proof is what a trial showed.
 type Proof struct {
 	Loaded   time.Duration // from the start of the process
@@ -81,6 +85,7 @@ type Preparer struct {
 	Recipes      Drawer
 	Prover       Prover
 	Worker       string         // path of the worker's zipapp
+	Scan         Scanner        // nil looks at nothing
 	Limits       serving.Limits // of every replica; part of the revision
 	Log          *slog.Logger   // nil is silent
 }

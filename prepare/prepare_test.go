@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -141,6 +142,29 @@ func TestFailedProofIsToldAndTriedAgain(t *testing.T) {
 	w.proof = nil
 	if _, phases, err = phasesOf(t, p, champion); err != nil || !strings.HasSuffix(phases, "prove done") {
 		t.Errorf("got %s, %v", phases, err)
+	}
+}
+
+func TestWhatAScanFindsIsToldBeforeAnythingRuns(t *testing.T) {
+	w, p := newWorld(t)
+	p.Scan = func(_ context.Context, dir string) ([]string, error) {
+		if dir == "" {
+			t.Error("nothing was scanned")
+		}
+		return []string{"model.pkl names os.system", "model.pkl names os.popen"}, nil
+	}
+	w.proof = errors.New("no")
+	r, _, _ := phasesOf(t, p, champion)
+	if log, _ := p.BuildLog(t.Context(), r.Digest); !strings.Contains(string(log), "warning: model.pkl names os.popen") {
+		t.Errorf("the log says %q", log)
+	}
+	w.proof = nil
+	r, _, err := phasesOf(t, p, champion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if note := r.Phases[len(r.Phases)-1].Note; !strings.Contains(note, "warning: model.pkl names os.system, and 1 more") {
+		t.Errorf("proving notes %q", note)
 	}
 }
 

@@ -196,8 +196,34 @@ func readExample(dir string, m mlmodel.Model, most int64) ([]byte, error) {
 	return data, nil
 }
 
+// warn writes what the scan of a model found to the log, and sums it up.
+func (r *run) warn(ctx context.Context, files serving.Files) (string, error) {
+	if r.p.Scan == nil || files.Dir == "" {
+		return "", nil
+	}
+	warnings, err := r.p.Scan(ctx, files.Dir)
+	if err != nil {
+		return "", fmt.Errorf("look for dangerous pickles: %w", err)
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(r.log, "warning: %s; it runs in the sandbox only\n", w)
+	}
+	switch len(warnings) {
+	case 0:
+		return "", nil
+	case 1:
+		return "warning: " + warnings[0], nil
+	}
+	return fmt.Sprintf("warning: %s, and %d more", warnings[0], len(warnings)-1), nil
+}
+
 func (r *run) prove(ctx context.Context, recipe serving.Recipe) error {
 	return r.phases.run("prove", func(say func(serving.Phase)) error {
+		warning, err := r.warn(ctx, recipe.Model)
+		if err != nil {
+			return err
+		}
+		say(serving.Phase{Note: warning})
 		loaded, finish := r.compile(ctx, recipe.Env)
 		proof, err := r.p.Prover.Prove(ctx, recipe, r.log, loaded)
 		finish()
@@ -209,6 +235,9 @@ func (r *run) prove(ctx context.Context, recipe serving.Recipe) error {
 			note += fmt.Sprintf(", answered its own example in %.0f ms", float64(proof.Answered.Microseconds())/1000)
 		} else if recipe.Engine != engine.Custom {
 			note += "; the model has no example of its own to answer"
+		}
+		if warning != "" {
+			note += "; " + warning
 		}
 		say(serving.Phase{Note: note})
 		return nil

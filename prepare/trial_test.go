@@ -73,7 +73,7 @@ func (s *shell) Ask(_ context.Context, _ []byte, _ string) (int, []byte, error) 
 func (s *shell) Stop(time.Duration) {
 	if s.cmd != nil && s.cmd.Process != nil {
 		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
-		<-s.dead
+		s.dead <- <-s.dead // for whoever stops it again
 	}
 }
 
@@ -109,9 +109,10 @@ func TestTrialTellsHowItWent(t *testing.T) {
 	}{
 		"loads and answers":      {well, nil, "", "hello"},
 		"has no example":         {": > loaded; exec sleep 60", func(r *serving.Recipe) { r.Example = nil }, "", ""},
-		"dies":                   {"echo the reason >&2; exit 3", nil, "the model does not load: ended: exit status 3", "the reason"},
+		"dies":                   {"echo the reason >&2; exit 3", nil, "the model does not load: ended: exit status 3: the reason", "the reason"},
 		"refuses its own":        {": > loaded; exec sleep 60", nil, "does not answer its own example: 400: no such column", ""},
 		"hangs":                  {"exec sleep 60", func(r *serving.Recipe) { r.Limits.Start = 200 * time.Millisecond }, "not loaded after 200ms", ""},
+		"says where it hangs":    {"echo looking >&2; exec sleep 60", func(r *serving.Recipe) { r.Limits.Start = time.Second }, "not loaded after 1s; its last words: looking", ""},
 		"starts no such program": {"", func(r *serving.Recipe) { r.Launch.Argv = []string{"/nowhere/python"} }, "the model does not load", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +128,36 @@ func TestTrialTellsHowItWent(t *testing.T) {
 				t.Errorf("log %q lacks %q", log, c.log)
 			}
 		})
+	}
+}
+
+func TestWantOfMemoryIsNamed(t *testing.T) {
+	if h := sandbox.Probe(); !h.Memory.Held {
+		t.Skip("memory is not held here: " + h.Memory.Why)
+	}
+	_, log, err := attempt(t, "x=y; while :; do x=$x$x; done", func(r *serving.Recipe) { r.Limits.Memory = 64 << 20 })
+	if err == nil || !strings.Contains(err.Error(), "ran out of memory while it was loaded: it may have 64 MiB") || !strings.Contains(serving.FixOf(err), "--memory") {
+		t.Errorf("got %v\n%s", err, log)
+	}
+}
+
+func TestDecisiveLineIsTheOneThatATracebackEndsWith(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "one\n\n": "one", "one\ntwo": "two",
+		"Traceback (most recent call last):\n  File x\nValueError: no\n  more\nbye\n": "ValueError: no",
+	} {
+		words := new(trace)
+		words.Write([]byte(text))
+		if got := words.last(); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+	long := new(trace)
+	for range 100 {
+		long.Write(bytes.Repeat([]byte("x"), 1<<10))
+	}
+	if len(long.tail) > maxTrace || len(long.last()) > 510 {
+		t.Errorf("%d bytes are kept, %d told", len(long.tail), len(long.last()))
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -124,11 +125,16 @@ func mostMemory() int64 {
 	return int64(info.Totalram) * int64(info.Unit) / 5 * 4
 }
 
-func clearGroup(a serving.Assignment) string {
+// clearGroup removes what an engine left, and says if want of memory ended it.
+func clearGroup(a serving.Assignment) (why string) {
+	if sandbox.Starved(a.Replica) {
+		limit := orElse(a.Recipe.Limits.Memory, mostMemory())
+		why = fmt.Sprintf("out of memory: it may have %d MiB; loadline up --memory allows another amount", limit>>20)
+	}
 	if err := sandbox.Clean(a.Replica); err != nil {
 		slog.Error("clean up after an engine", "replica", a.Replica, "why", err)
 	}
-	return ""
+	return why
 }
 
 func exists(path string) bool {

@@ -58,7 +58,7 @@ func (s *server) newPreparer(ctx context.Context) (*prepare.Preparer, error) {
 	library := &model.Library{Dir: s.data, Sources: s.sources(builder), Pins: s.cache.Drawer("pins")}
 	return &prepare.Preparer{
 		Dir: s.data, Models: shelf{library}, Environments: builder, Recipes: s.cache.Drawer("recipes"),
-		Prover: &prepare.Trial{Dir: trials, Binary: self, Unconfined: !s.sandbox}, Worker: zipapp, Limits: s.limits, Log: s.log,
+		Prover: &prepare.Trial{Dir: trials, Binary: self, Unconfined: !s.sandbox}, Worker: zipapp, Scan: model.ScanPickles, Limits: s.limits, Log: s.log,
 	}, nil
 }
 

@@ -149,6 +149,25 @@ func Clean(name string) error {
 	return all
 }
 
+// Starved says whether the kernel killed a process of name for want of the
+// memory that its policy allowed. It must be asked before Clean.
+func Starved(name string) bool {
+	if !validName(name) {
+		return false
+	}
+	for _, at := range places() {
+		for _, file := range []string{"memory.events", "memory.oom_control"} { // of version 2, of version 1
+			data, _ := os.ReadFile(filepath.Join(at.dir, parentGroup, name, file))
+			for line := range strings.Lines(string(data)) {
+				if n, is := strings.CutPrefix(line, "oom_kill "); is && strings.TrimSpace(n) != "0" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // removeGroup retries because the kernel lets a killed process go in its own time.
 func removeGroup(dir string) error {
 	for wait := time.Millisecond; ; wait *= 2 {

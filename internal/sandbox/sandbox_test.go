@@ -348,6 +348,21 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err == nil || !strings.HasPrefix(out, "little\n") || strings.Contains(out, "much") {
 		t.Errorf("got %q, %v", out, err)
 	}
+	if sandbox.Probe().Memory.Held && !sandbox.Starved(c.policy.Name) {
+		t.Error("that it ran out of memory cannot be told")
+	}
+}
+
+func TestWhoHadMemoryEnoughIsNotCalledStarved(t *testing.T) {
+	c := newCell(t)
+	c.policy.Name, c.policy.Memory = "test-enough-"+fmt.Sprint(os.Getpid()), 128<<20
+	defer clean(t, c.policy.Name)
+	if out, err := c.sh(t, "kill -9 $$"); err == nil || sandbox.Starved(c.policy.Name) {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if sandbox.Starved("nobody-of-that-name") || sandbox.Starved("../x") {
+		t.Error("strangers are called starved")
+	}
 }
 
 func TestProcessesAreBounded(t *testing.T) {
