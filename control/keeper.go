@@ -301,6 +301,11 @@ func (k *Keeper) notice(e serving.Endpoint, f *file, seen []serving.Replica) {
 			continue
 		}
 		entity := entityOf(e, r.Revision.Digest)
+		if known && r.Restarts > was.Restarts && r.State != serving.Backoff {
+			// It was back before anybody looked.
+			f.add(e, entity, "ReplicaDied", fmt.Sprintf("the engine of replica %s ended and was started again: %s", r.ID,
+				cmp.Or(r.Why, "see loadline logs "+e.Name)))
+		}
 		switch {
 		case r.State == serving.Ready:
 			f.add(e, entity, "ReplicaReady", "replica "+r.ID+" is ready")

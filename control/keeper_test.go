@@ -442,3 +442,16 @@ func TestNeverAGapInAnyOrderOfThings(t *testing.T) {
 		})
 	}
 }
+
+// An engine may be back before anybody has looked; that it ended is told all the same.
+func TestQuickRestartIsAnEvent(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.create("fraud", "models:/fraud/1")
+		h.settle()
+		h.platform.Turn(h.replicas()[0].ID, serving.Ready, 1, "")
+		h.settle()
+		if kinds := h.kinds("fraud"); !slices.Contains(kinds, "ReplicaDied") {
+			t.Errorf("events are %v", kinds)
+		}
+	})
+}
