@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -176,4 +178,35 @@ func Alive(pid int) bool {
 	}
 	_, state, _ := strings.Cut(string(data), ") ") // the name in brackets may hold anything
 	return !strings.HasPrefix(state, "Z")
+}
+
+// Binary returns an absolute path of the product: what LOADLINE_BIN names, as
+// `make test` has built it, or else one built into dir from the sources here.
+func Binary(dir string) (string, error) {
+	if bin := os.Getenv("LOADLINE_BIN"); bin != "" {
+		return filepath.Abs(bin)
+	}
+	bin := filepath.Join(dir, "loadline")
+	cmd := exec.Command("go", "build", "-o", bin, "loadline.dev/loadline/cmd/loadline")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return bin, nil
+}
+
+// Needed is the value of a variable that names a tool of the tests, as `make
+// test` sets it. Without it the test is skipped on a laptop, and fails where
+// CI=true or LOADLINE_TEST_FULL=1 say that everything must run.
+func Needed(t testing.TB, variable string) string {
+	t.Helper()
+	value := os.Getenv(variable)
+	if value != "" {
+		return value
+	}
+	if os.Getenv("CI") == "true" || os.Getenv("LOADLINE_TEST_FULL") == "1" {
+		t.Fatal(variable + " is not set; make test sets it")
+	}
+	t.Skip(variable + " is not set; make test sets it")
+	return ""
 }
