@@ -31,7 +31,7 @@ func TestBadModelsFailWithTheirReason(t *testing.T) {
 		"53 packages that pip does not have": {model: "conda", why: []string{"cudatoolkit"}},
 		"48 raises while it is loaded":       {model: "puppet", env: `{"do": "shout", "what": "value"}`, why: []string{"ValueError: the decisive line"}},
 		"48 ends itself while it is loaded":  {model: "puppet", env: `{"do": "die", "status": 7}`, why: []string{"I end myself"}},
-		"48 takes all memory":                {model: "puppet", env: `{"do": "allocate"}`, why: []string{"memory"}},
+		"48 takes all memory":                {model: "puppet", env: `{"do": "allocate"}`, why: []string{"ran out of memory while it was loaded: it may have 1500 MiB", "loadline up --memory"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
