@@ -45,11 +45,13 @@ const (
 	defaultStart   = 120 * time.Second // from start to ready
 	defaultRequest = 120 * time.Second // one request
 	hangGrace      = time.Second       // beyond its deadline, before an engine counts as hung
+	maxDoubt       = 30 * time.Second  // for an engine that let a deadline pass, to answer its probe
 	goneGrace      = 2 * time.Second   // for an engine that takes nothing more, to end
-	stopGrace      = 5 * time.Second   // for an engine to end when asked
-	maxFailures    = 5                 // starts that failed in a row before the agent gives up
-	maxTimeouts    = 2                 // the same, when they took all the time there is
-	calmAfter      = time.Minute       // ready that long, earlier crashes are forgotten
+	condemnGrace   = 300 * time.Millisecond
+	stopGrace      = 5 * time.Second // for an engine to end when asked
+	maxFailures    = 5               // starts that failed in a row before the agent gives up
+	maxTimeouts    = 2               // the same, when they took all the time there is
+	calmAfter      = time.Minute     // ready that long, earlier crashes are forgotten
 )
 
 // defaultLine is the load line when the assignment sets none. Our worker
@@ -88,10 +90,12 @@ type agent struct {
 type run struct {
 	Engine
 	condemned atomic.Pointer[string]
-	oomKills  uint64 // a moment ago; see oomKills
+	doubted   atomic.Bool // somebody is asking whether it still answers
+	oomKills  uint64      // a moment ago; see oomKills
 }
 
-// condemn kills the engine because of why. Only the first reason counts.
+// condemn ends the engine because of why. Only the first reason counts. The
+// moment it is given lets it hand back what it has not begun.
 func (r *run) condemn(why string) {
 	select {
 	case <-r.Done():
@@ -99,7 +103,7 @@ func (r *run) condemn(why string) {
 	default:
 	}
 	if r.condemned.CompareAndSwap(nil, &why) {
-		r.Stop(0)
+		r.Stop(condemnGrace)
 	}
 }
 

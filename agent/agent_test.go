@@ -51,6 +51,7 @@ type shell struct {
 	launch *agent.Launch
 	do     func(ctx context.Context, r *agent.Request, w agent.Answerer) error
 	load   func(ctx context.Context) error // after the process has started
+	health func(ctx context.Context) error // nil is well
 	cmd    *exec.Cmd
 	done   chan struct{}
 }
@@ -73,6 +74,12 @@ func (s *shell) Start(ctx context.Context) error {
 
 func (s *shell) Do(ctx context.Context, r *agent.Request, w agent.Answerer) error {
 	return s.do(ctx, r, w)
+}
+func (s *shell) Healthy(ctx context.Context) error {
+	if s.health == nil {
+		return nil
+	}
+	return s.health(ctx)
 }
 func (s *shell) Done() <-chan struct{} { return s.done }
 func (s *shell) Stop(time.Duration) {
@@ -363,6 +370,52 @@ func TestRequestPastItsDeadlineIsAnsweredAndAHangKilled(t *testing.T) {
 		t.Errorf("why %q, want %q", r.Why, want)
 	}
 	s.ready()
+}
+
+// An engine that lets go of requests at their deadline is asked whether it
+// answers at all; meanwhile nobody is let in.
+func TestEngineThatAnswersNothingMoreIsReplaced(t *testing.T) {
+	t.Parallel()
+	asked, starts := make(chan struct{}, 100), 0
+	s := stage(t, "exec sleep 1000", func(a *serving.Assignment) { a.Recipe.Limits.Request = 300 * time.Millisecond }, func(e *shell) {
+		starts++
+		dead := starts == 1
+		e.do = func(ctx context.Context, r *agent.Request, w agent.Answerer) error {
+			if dead || r.Path == "/slow" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return say(w, 200, "yes")
+		}
+		e.health = func(ctx context.Context) error {
+			if asked <- struct{}{}; dead {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+	})
+	first := s.ready()
+	c := s.dial()
+	if status, _, err := ask(c, link.Request{Path: "/", Timeout: time.Minute}); status != 504 || err != nil {
+		t.Errorf("got %d, %v", status, err)
+	}
+	<-asked
+	r := s.state("killed", func(r serving.Replica) bool { return r.State != serving.Ready })
+	if !strings.Contains(r.Why, "answered nothing at all") {
+		t.Errorf("why %q", r.Why)
+	}
+	second := s.ready()
+	if status, _, err := ask(again(c), link.Request{Path: "/slow", Timeout: time.Minute}); status != 504 || err != nil {
+		t.Errorf("got %d, %v", status, err)
+	}
+	<-asked
+	if status, _, err := ask(again(c), link.Request{Path: "/", Timeout: time.Minute}); status != 200 || err != nil {
+		t.Errorf("one that is well takes no more requests: %d, %v", status, err)
+	}
+	if now := s.get(); now.Engine != second.Engine || second.Engine == first.Engine {
+		t.Errorf("engines %d, %d, then %d", first.Engine, second.Engine, now.Engine)
+	}
 }
 
 // Who gives little time gets an answer in that time; the engine, which is not

@@ -60,6 +60,13 @@ type Counter interface {
 	Crossed() (columns, raw uint64)
 }
 
+// A Prober is an [Engine] that can be asked whether it still answers. One that
+// lets go of a request at its deadline would otherwise never be seen to hang.
+type Prober interface {
+	// Healthy asks once, and gives up by itself after some seconds.
+	Healthy(ctx context.Context) error
+}
+
 // A Request is one request on its way into an engine.
 type Request struct {
 	Method          string

@@ -94,6 +94,9 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		w.expire() // the engine may notice before the timer does
 	}
+	if ctx.Err() != nil && time.Since(start) >= patience {
+		a.doubt(r)
+	}
 	if errors.Is(err, ErrEngineGone) {
 		a.leave(r)
 	}
@@ -105,6 +108,55 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 func (a *agent) patience() time.Duration {
 	usual := time.Duration(a.count.service.Load())
 	return min(a.request, max(10*time.Second, 10*usual))
+}
+
+// doubt asks an engine that let a request run past its deadline whether it
+// still answers at all, and lets nobody else in until it has. One that has not
+// in as long as a request may take is ended.
+func (a *agent) doubt(r *run) {
+	p, can := r.Engine.(Prober)
+	if !can || !r.doubted.CompareAndSwap(false, true) {
+		return
+	}
+	if !a.setLine(r, 0) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), min(a.request, maxDoubt))
+		defer cancel()
+		go func() {
+			select {
+			case <-r.Done():
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		err := p.Healthy(ctx)
+		for err != nil && ctx.Err() == nil {
+			select {
+			case <-time.After(250 * time.Millisecond):
+				err = p.Healthy(ctx)
+			case <-ctx.Done():
+			}
+		}
+		if err != nil {
+			r.condemn(fmt.Sprintf("killed: a request ran past its deadline of %v, and then the engine answered nothing at all", a.request))
+			return
+		}
+		r.doubted.Store(false)
+		a.setLine(r, a.line)
+	}()
+}
+
+// setLine sets the load line of r, unless it is not the one that takes requests.
+func (a *agent) setLine(r *run, line int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.engine != r {
+		return false
+	}
+	a.server.SetLine(line)
+	return true
 }
 
 // leave lets nobody else in to an engine that was found gone, before the one

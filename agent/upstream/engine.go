@@ -50,7 +50,10 @@ type Engine struct {
 	conns pool
 }
 
-var _ agent.Engine = (*Engine)(nil)
+var (
+	_ agent.Engine = (*Engine)(nil)
+	_ agent.Prober = (*Engine)(nil)
+)
 
 // New returns an engine that has not been started.
 func New(c Config) *Engine {
@@ -159,7 +162,7 @@ func (e *Engine) await(ctx context.Context, p *process, port int) error {
 	wait := 10 * time.Millisecond
 	var last error // before ctx ended
 	for {
-		err := e.healthy(asking)
+		err := e.Healthy(asking)
 		if ctx.Err() != nil && last != nil {
 			err = last
 		}
@@ -181,8 +184,8 @@ func (e *Engine) await(ctx context.Context, p *process, port int) error {
 	}
 }
 
-// healthy asks once.
-func (e *Engine) healthy(ctx context.Context) error {
+// Healthy implements [agent.Prober].
+func (e *Engine) Healthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var w verdict
