@@ -131,17 +131,19 @@ func (j *jobs) begin(key jobKey, cancel context.CancelFunc) *job {
 	return one
 }
 
-// report takes news of a phase.
-func (j *jobs) report(one *job, p serving.Phase) {
+// report takes news of a phase and says whether the phase ended with it.
+func (j *jobs) report(one *job, p serving.Phase) (ended bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i := range one.phases {
 		if one.phases[i].Name == p.Name {
+			ended = one.phases[i].State == serving.PhaseRunning && p.State != serving.PhaseRunning
 			one.phases[i] = p
-			return
+			return ended
 		}
 	}
 	one.phases = append(one.phases, p)
+	return p.State != serving.PhaseRunning
 }
 
 // end records how a preparation went. One that was cancelled did not fail: it
@@ -206,7 +208,11 @@ func (k *Keeper) prepare(e serving.Endpoint, f *file, key jobKey, entity serving
 	k.work.Go(func() {
 		defer cancel()
 		began := time.Now()
-		recipe, err := k.obtain(ctx, entity, func(p serving.Phase) { f.jobs.report(one, p) })
+		recipe, err := k.obtain(ctx, entity, func(p serving.Phase) {
+			if f.jobs.report(one, p) {
+				k.Metrics.phases.WithLabelValues(p.Name, string(p.State)).Observe(p.Took.Seconds())
+			}
+		})
 		if err == nil {
 			err = k.recipes.keep(ctx, recipe)
 		}

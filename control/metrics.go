@@ -10,9 +10,10 @@ import (
 
 // Metrics are what control counts.
 type Metrics struct {
-	replicas     *prometheus.GaugeVec   // state: the five of serving.State
-	preparations *prometheus.CounterVec // outcome: done, failed, cancelled
-	updates      *prometheus.CounterVec // outcome: done, failed
+	replicas     *prometheus.GaugeVec     // state: the five of serving.State
+	preparations *prometheus.CounterVec   // outcome: done, failed, cancelled
+	updates      *prometheus.CounterVec   // outcome: done, failed
+	phases       *prometheus.HistogramVec // phase: those of serving.Phase; outcome: done, cached, failed
 
 	mu   sync.Mutex
 	seen map[string]map[serving.State]int // by endpoint id
@@ -32,8 +33,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "loadline_control_updates_total", Help: "Configs that became active or were given up.",
 		}, []string{"outcome"}),
 	}
+	m.phases = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "loadline_control_phase_seconds", Help: "Time of the phases of preparation, environment builds among them, by outcome.",
+		Buckets: []float64{.01, .03, .1, .3, 1, 3, 10, 30, 100, 300, 1000},
+	}, []string{"phase", "outcome"})
 	if reg != nil {
-		reg.MustRegister(m.replicas, m.preparations, m.updates)
+		reg.MustRegister(m.replicas, m.preparations, m.updates, m.phases)
 	}
 	return m
 }

@@ -14,6 +14,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec // endpoint, entity, phase
 	retries  *prometheus.CounterVec   // endpoint, entity
 	cold     *prometheus.CounterVec   // endpoint, entity
+	crossed  *prometheus.CounterVec   // endpoint, entity, as: columns, raw
 	refusals *prometheus.CounterVec   // status: of what is no request
 	others   *prometheus.CounterVec   // code: of the API, and of endpoints that do not exist
 	dropped  prometheus.Counter
@@ -47,6 +48,7 @@ func newMetrics(g *Gateway) *metrics {
 			Help: "Time of requests by phase: edge reads, wait is for a place, engine until the answer begins, whole is all of it."}, []string{"endpoint", "entity", "phase"}),
 		retries:  counter("retries_total", "Requests sent on because a replica had not taken them.", "endpoint", "entity"),
 		cold:     counter("cold_starts_total", "Requests that found no replica and waited for one.", "endpoint", "entity"),
+		crossed:  counter("crossed_total", "Requests by how they crossed to the Python worker, as its agents report: columns parsed here, or the raw bytes.", "endpoint", "entity", "as"),
 		refusals: counter("refused_total", "Byte streams that were no requests, by status.", "status"),
 		others:   counter("other_requests_total", "Requests to anything but a served entity, by class of answer.", "code"),
 		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: name("dropped_fields_total"), Help: "Header fields left out because of an underscore in their name."}),
@@ -58,7 +60,7 @@ func newMetrics(g *Gateway) *metrics {
 		connections: prometheus.NewDesc(name("connections"), "Client connections.", nil, nil),
 	}
 	if g.Metrics != nil {
-		g.Metrics.MustRegister(m.requests, m.seconds, m.retries, m.cold, m.refusals, m.others, m.dropped, m.crowded, m)
+		g.Metrics.MustRegister(m.requests, m.seconds, m.retries, m.cold, m.crossed, m.refusals, m.others, m.dropped, m.crowded, m)
 	}
 	return m
 }
@@ -106,6 +108,7 @@ type meters struct {
 	codes                     [6]prometheus.Counter // by status ÷ 100; the first is clientLeft
 	edge, wait, engine, whole prometheus.Observer
 	retries, cold             prometheus.Counter
+	columns, raw              prometheus.Counter
 }
 
 func (m *metrics) entity(e *entity) *meters {
@@ -116,6 +119,8 @@ func (m *metrics) entity(e *entity) *meters {
 		whole:   m.seconds.WithLabelValues(e.endpoint, e.name, whole),
 		retries: m.retries.WithLabelValues(e.endpoint, e.name),
 		cold:    m.cold.WithLabelValues(e.endpoint, e.name),
+		columns: m.crossed.WithLabelValues(e.endpoint, e.name, "columns"),
+		raw:     m.crossed.WithLabelValues(e.endpoint, e.name, "raw"),
 	}
 	for i := range t.codes {
 		t.codes[i] = m.requests.WithLabelValues(e.endpoint, e.name, class(100*i))
@@ -130,6 +135,7 @@ func (m *metrics) forget(e *entity) {
 	m.seconds.DeletePartialMatch(labels)
 	m.retries.DeletePartialMatch(labels)
 	m.cold.DeletePartialMatch(labels)
+	m.crossed.DeletePartialMatch(labels)
 }
 
 // times are the moments of one request; zero was not reached.

@@ -29,6 +29,10 @@ type replica struct {
 	line     atomic.Int64 // as last reported
 	service  atomic.Int64 // nanoseconds, as last reported
 
+	// The agent's counters as last reported; only load touches them.
+	reported     bool
+	columns, raw uint64
+
 	ctx  context.Context
 	stop context.CancelFunc
 
@@ -141,9 +145,17 @@ func (r *replica) grantLocked(delta int) {
 	r.e.gate.Grant(delta)
 }
 
+// load takes a report. It is called by one goroutine at a time: a connection's
+// reader, and connections of a replica follow each other.
 func (r *replica) load(l link.Load) {
 	r.line.Store(int64(l.Line))
 	r.service.Store(int64(l.Service))
+	// What an agent counted before this gateway knew it is not ours to tell.
+	if r.reported {
+		r.e.meters.columns.Add(float64(l.Columns - min(l.Columns, r.columns)))
+		r.e.meters.raw.Add(float64(l.Raw - min(l.Raw, r.raw)))
+	}
+	r.reported, r.columns, r.raw = true, l.Columns, l.Raw
 }
 
 func (r *replica) seen() balance.Seen {

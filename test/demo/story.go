@@ -102,13 +102,32 @@ func (s *story) compare(ctx context.Context) error {
 					return "", err
 				}
 			}
-			return fmt.Sprintf("%d requests (example and 200 rows): equal", len(bodies)), nil
+			if err := s.byColumns(ctx, m, len(bodies)); err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("%d requests (example and 200 rows): equal, all by columns", len(bodies)), nil
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// byColumns wants all n requests to have crossed to the worker as columns: each
+// model of the demo has a typed signature, and each body fits it.
+func (s *story) byColumns(ctx context.Context, m model, n int) error {
+	return harness.Eventually(ctx, 2*time.Second, func() error {
+		columns, err := s.metric(ctx, `loadline_gateway_crossed_total{as="columns",endpoint="`+m.Name+`"`)
+		if err != nil {
+			return err
+		}
+		raw, err := s.metric(ctx, `loadline_gateway_crossed_total{as="raw",endpoint="`+m.Name+`"`)
+		if err == nil && (columns < float64(n) || raw > 0) {
+			err = fmt.Errorf("%.0f requests crossed as columns and %.0f raw; want all %d as columns", columns, raw, n)
+		}
+		return err
+	})
 }
 
 func same(ctx context.Context, theirs, ours, body string) error {
