@@ -76,6 +76,7 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 			if err != nil {
 				return nil, err
 			}
+			nc = hasten(nc)
 			return &conn{nc: nc, in: bufio.NewReaderSize(nc, maxHead)}, nil
 		}
 		if time.Since(c.since) < maxIdle && c.alive() {
