@@ -92,7 +92,8 @@ func furnish(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := shared.up("--request-timeout", "6s", "--start-timeout", "40s", "--memory", "1500M"); err != nil {
+	shared.args = []string{"--request-timeout", "6s", "--start-timeout", "40s", "--memory", "1500M"}
+	if err := shared.up(); err != nil {
 		return err
 	}
 	for _, args := range [][]string{

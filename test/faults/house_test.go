@@ -25,6 +25,7 @@ type house struct {
 	data string
 	port int
 	env  []string // added to what the server and the command line get
+	args []string // of `up`
 
 	server *harness.Server
 }
@@ -85,8 +86,8 @@ func (h *house) command(args ...string) *exec.Cmd {
 }
 
 // up starts the server and waits until it is ready.
-func (h *house) up(args ...string) (err error) {
-	cmd := h.command(append([]string{"up", "--listen", fmt.Sprintf("127.0.0.1:%d", h.port)}, args...)...)
+func (h *house) up() (err error) {
+	cmd := h.command(append([]string{"up", "--listen", fmt.Sprintf("127.0.0.1:%d", h.port)}, h.args...)...)
 	h.server, err = harness.Listen(h.ctx, cmd, h.port, "/readyz", h.log())
 	return err
 }

@@ -29,7 +29,7 @@ func TestLyingAnswersAreRefusedAndNeverSplit(t *testing.T) {
 		"odd coding": {502, ""}, "nothing": {502, ""},
 		// Its head was passed on before the lie could be seen: the client must see it break off.
 		"garbage for a chunk": {0, ""}, "short body": {0, ""},
-		"long body": {0, "ok"}, // refused, or cut to what it said, as the bytes come
+		"long body":  {0, "ok"}, // refused, or cut to what it said, as the bytes come
 		"hop by hop": {200, "ok"}, "honest": {200, "ok"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -219,6 +219,12 @@ def die(order):
     os._exit(order.get("status", 1))
 
 
+def die_in_replica(order):
+    """Passes its trial, and ends itself wherever it is to serve."""
+    if "/replicas/" in os.getcwd():
+        raise ValueError("not in this house")
+
+
 def crash(order):
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -253,4 +259,4 @@ def tell(order):
     sys.stderr.flush()
 
 
-ACTS = {f.__name__: f for f in (escape, own, fork, allocate, huge_file, open_files, chatter, sleep, deaf, die, crash, threads, shout, tell)}
+ACTS = {f.__name__: f for f in (escape, own, fork, allocate, huge_file, open_files, chatter, sleep, deaf, die, crash, threads, shout, tell, die_in_replica)}

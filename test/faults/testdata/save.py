@@ -42,6 +42,10 @@ def variant(name, file, *pairs):
 
 save("puppet")
 
+# The same with one package more: another environment.
+with open(variant("packages", "requirements.txt"), "a") as f:
+    f.write("\ntabulate==0.9.0\n")
+
 # Engines of somebody's own, beside a model as they must be.
 for engine in ("brute", "liar"):
     variant(engine, "MLmodel")
