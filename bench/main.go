@@ -15,23 +15,28 @@ import (
 )
 
 func main() {
+	play()
 	var b bench
+	only := flag.String("only", "", "run only this `suite`: path or spine")
 	flag.StringVar(&b.bin, "bin", "../bin/loadline", "the loadline `binary`")
 	flag.StringVar(&b.python, "python", os.Getenv("LOADLINE_TEST_PYTHON"), "an `interpreter` with MLflow and the models' packages")
 	flag.IntVar(&b.rounds, "rounds", 5, "interleaved rounds")
 	flag.DurationVar(&b.stretch, "stretch", 2*time.Second, "how long each subject is asked in a round")
 	flag.IntVar(&b.clients, "clients", 4, "connections, each with one request at a time")
+	flag.StringVar(&b.modes, "modes", "", "a `pattern`: only these modes of the path suite")
+	flag.StringVar(&b.subjects, "subjects", "", "a `pattern`: only these subjects of the path suite, besides HAProxy")
+	flag.BoolVar(&b.pin, "pin", true, "subjects of the path suite share one processor, the load has another")
 	flag.StringVar(&b.results, "results", "results", "`folder` for the JSON results")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := b.run(ctx); err != nil {
+	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func (b *bench) run(ctx context.Context) error {
+func (b *bench) run(ctx context.Context, only string) error {
 	var err error
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
@@ -45,14 +50,23 @@ func (b *bench) run(ctx context.Context) error {
 		b.stop()
 		os.RemoveAll(b.dir)
 	}()
-	spine, err := b.spine(ctx)
-	if err != nil {
-		return err
+	suites := []struct {
+		name string
+		run  func(context.Context) (any, error)
+	}{{"path", b.paths}, {"spine", b.spine}}
+	for _, suite := range suites {
+		if only != "" && only != suite.name {
+			continue
+		}
+		results, err := suite.run(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", suite.name, err)
+		}
+		file, err := write(b.results, suite.name, results)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\nwritten to %s\n\n", file)
 	}
-	file, err := write(b.results, "spine", spine)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("\nwritten to %s\n", file)
 	return nil
 }

@@ -30,9 +30,18 @@ type bench struct {
 
 	servers []*harness.Server
 	host    string
+
+	modes, subjects string // patterns; what the path suite measures
+
+	self    string // this binary
+	pin     bool
+	spawned []*exec.Cmd
 }
 
 func (b *bench) stop() {
+	for _, cmd := range b.spawned {
+		_ = cmd.Wait() // asked to end with the context
+	}
 	for _, s := range b.servers {
 		s.Stop()
 	}
@@ -57,7 +66,7 @@ type row struct {
 // spine compares the whole path (gateway, agent, Python worker) with MLflow's
 // own server on the same models, one row a request, and with the floor: a bare
 // PyFuncModel.predict on a ready frame.
-func (b *bench) spine(ctx context.Context) ([]row, error) {
+func (b *bench) spine(ctx context.Context) (any, error) {
 	if err := b.start(ctx); err != nil {
 		return nil, err
 	}
