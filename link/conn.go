@@ -146,7 +146,9 @@ func (c *Conn) Open(r *Request, body []byte, end bool) (*Stream, error) {
 	s.window -= len(first)
 	s.closed = flags == flagEnd
 	s.mu.Unlock()
-	queue, err := appendRequest(c.out.begin(), s.id, r, first, flags)
+	queue := c.out.begin()
+	s.opened.Store(c.out.mark())
+	queue, err = appendRequest(queue, s.id, r, first, flags)
 	if err != nil {
 		c.out.commit(queue, false)
 		c.unspend(s)
@@ -192,6 +194,7 @@ func (c *Conn) unspend(s *Stream) {
 		c.places.Add(1)
 	}
 	c.mu.Unlock()
+	c.leave()
 }
 
 // forget makes later frames of the stream fall on the floor.
@@ -199,7 +202,21 @@ func (c *Conn) forget(id uint32) {
 	c.mu.Lock()
 	delete(c.streams, id)
 	c.mu.Unlock()
+	c.leave()
 }
+
+// leave ends the connection once the agent drains and nothing is under way:
+// the agent waits for that.
+func (c *Conn) leave() {
+	c.mu.Lock()
+	over := c.draining && len(c.streams) == 0 && c.err == nil
+	c.mu.Unlock()
+	if over {
+		c.fail(errDrained)
+	}
+}
+
+var errDrained = errors.New("the agent has drained")
 
 // recycle keeps a closed stream for another request.
 func (c *Conn) recycle(s *Stream) {
@@ -321,6 +338,7 @@ func (c *Conn) drain() {
 	if c.hooks.Draining != nil {
 		c.hooks.Draining()
 	}
+	c.leave()
 }
 
 // finish ends everything after the reader has ended.
@@ -336,7 +354,8 @@ func (c *Conn) finish(err error) {
 		why += ": " + err.Error()
 	}
 	for id, s := range left {
-		s.end(id, &BrokenError{Taken: true, Why: why})
+		// What never left this process was seen by nobody.
+		s.end(id, &BrokenError{Taken: c.out.passed(s.opened.Load()), Why: why})
 	}
 	c.granted(-c.takePlaces(1 << 30))
 	close(c.quit)

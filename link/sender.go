@@ -24,6 +24,8 @@ type sender struct {
 	spare   []byte
 	writing bool
 	writes  uint64 // finished so far; see progress
+	sent    uint64 // bytes that the kernel took
+	behind  uint64 // bytes of the write under way, which are in queue no more
 	err     error
 
 	more chan struct{} // a token says: write on
@@ -95,10 +97,12 @@ func (s *sender) run() {
 func (s *sender) writeLocked() {
 	batch := s.queue
 	s.queue, s.spare = s.spare, nil
+	s.behind = uint64(len(batch))
 	s.mu.Unlock()
-	_, err := s.conn.Write(batch)
+	n, err := s.conn.Write(batch)
 	s.mu.Lock()
 	s.writes++
+	s.sent, s.behind = s.sent+uint64(n), 0
 	if cap(batch) <= 1<<20 {
 		s.spare = batch[:0]
 	}
@@ -130,6 +134,17 @@ func (s *sender) progress() (writing bool, writes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.writing, s.writes
+}
+
+// mark is how many bytes come before what is appended next. It is called
+// between begin and commit.
+func (s *sender) mark() uint64 { return s.sent + s.behind + uint64(len(s.queue)) }
+
+// passed says whether any byte after the mark was, or may yet be, given to the kernel.
+func (s *sender) passed(mark uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sent+s.behind > mark
 }
 
 // failed is why nothing can be sent any more, or nil.

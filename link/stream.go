@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"io"
+	"sync/atomic"
 )
 
 // A Stream is one request and its answer, on the gateway's side. One goroutine
@@ -11,6 +12,7 @@ type Stream struct {
 	pipe
 	conn *Conn
 
+	opened   atomic.Uint64 // where its first frame begins; see sender.mark
 	answer   Answer
 	answered bool // the head is there
 }

@@ -1,0 +1,72 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// A request whose bytes never left the gateway may be sent elsewhere; one of
+// which the kernel took a byte may have been seen.
+func TestWhatNeverLeftIsNotTaken(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes int
+		taken bool
+	}{
+		"nothing was written": {0, false},
+		"one byte was":        {1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := net.Pipe()
+			defer far.Close()
+			served := make(chan error, 1)
+			go func() {
+				in := newReader(far)
+				if _, _, err := in.next(); err != nil {
+					served <- err
+					return
+				}
+				_, err := far.Write(appendNumbers(appendHello(nil), kindGrant, 0, 1))
+				served <- err
+			}()
+			granted := make(chan int, 1)
+			cut := &cutConn{Conn: near}
+			c, err := NewConn(t.Context(), cut, Hooks{Granted: func(n int) { granted <- n }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := <-served; err != nil {
+				t.Fatal(err)
+			}
+			<-granted
+			cut.broken.Store(true)
+			cut.takes.Store(int64(tt.takes))
+			s, err := c.Open(&Request{Method: "POST", Path: "/invocations", Size: 2}, []byte("{}"), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.Answer(t.Context())
+			if taken := !errors.Is(err, ErrNotTaken); taken != tt.taken {
+				t.Errorf("%v: taken %v, want %v", err, taken, tt.taken)
+			}
+			c.Close()
+			<-c.Done()
+		})
+	}
+}
+
+// A cutConn fails once it is broken, after takes bytes.
+type cutConn struct {
+	net.Conn
+	broken atomic.Bool
+	takes  atomic.Int64
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if c.broken.Load() {
+		return int(c.takes.Load()), syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
