@@ -169,16 +169,17 @@ func (r *request) limit() int64 {
 	return r.c.g.MaxBody
 }
 
-// rawWindow is how much of a streamed body is read before its request may wait.
+// rawWindow is how much of a body an engine of a user's own gets before its
+// answer is listened to.
 const rawWindow = 64 << 10
 
 // readBody reads the body before the request waits: whoever sends slowly must
-// not hold a place meanwhile. Engines of a user's own may stream, so of their
-// large bodies only the first bytes are read.
+// not hold a place meanwhile. Engines of a user's own may talk back while they
+// are talked to, so of their chunked bodies only the first bytes are read.
 func (r *request) readBody() *fault {
 	c := r.c
 	var err error
-	if r.re.Raw && (c.body.chunked || c.body.left > rawWindow) {
+	if r.re.Raw && c.body.chunked {
 		r.whole, err = c.next()
 		if errors.Is(err, io.EOF) {
 			err = nil
@@ -296,7 +297,11 @@ func (r *request) try(rep *replica) (again bool, f *fault) {
 	}
 	out := c.forEngine(r.place, r.re.Raw, size)
 	out.Timeout = time.Until(c.place.Deadline)
-	s, err := conn.Open(out, r.whole, !streamed)
+	first, rest := r.whole, []byte(nil)
+	if r.re.Raw && len(first) > rawWindow { // it may answer before it has read all, and must then be heard
+		first, rest = first[:rawWindow], first[rawWindow:]
+	}
+	s, err := conn.Open(out, first, !streamed && rest == nil)
 	if err != nil {
 		rep.unclaim()
 		switch {
@@ -315,6 +320,9 @@ func (r *request) try(rep *replica) (again bool, f *fault) {
 	defer s.Close()
 	defer c.follow(nil)
 	c.follow(s)
+	if rest != nil {
+		go s.Write(rest, true) // ends with the stream; the answer's side knows what happened
+	}
 	var up *upload
 	if streamed {
 		up = c.upload(s, r.limit())
