@@ -152,7 +152,7 @@ func earlier(e serving.Endpoint, to int) (serving.Config, error) {
 		known = append(known, fmt.Sprint(c.Version))
 	}
 	if len(known) == 0 {
-		return serving.Config{}, refuse(serving.Invalid, e.Name, "loadline describe "+e.Name,
+		return serving.Config{}, refuse(serving.NotFound, e.Name, "loadline describe "+e.Name,
 			"there is no earlier config to roll back to")
 	}
 	return serving.Config{}, refuse(serving.NotFound, e.Name, "loadline describe "+e.Name,

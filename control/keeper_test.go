@@ -373,7 +373,7 @@ func TestDeskRefusesWhatCannotBe(t *testing.T) {
 		}
 		h.create("iris", "models:/iris/1")
 		h.settle()
-		if _, err := h.Rollback(t.Context(), "default", "iris", 0); !errors.Is(err, serving.Invalid) {
+		if _, err := h.Rollback(t.Context(), "default", "iris", 0); !errors.Is(err, serving.NotFound) {
 			t.Errorf("rollback of the first config: %v", err)
 		}
 		sly := config("models:/iris/2")

@@ -22,6 +22,9 @@ func rollbackCommand(s *shell) *cobra.Command {
 			to, _ := cmd.Flags().GetInt("to")
 			body := map[string]any{}
 			if cmd.Flags().Changed("to") {
+				if to < 1 {
+					return usage("--to %d is no config_version; they count from 1", to)
+				}
 				body["to"] = to
 			}
 			return s.change(cmd, "POST", at(args[0], "rollback"), body)
@@ -119,7 +122,13 @@ func deleteCommand(s *shell) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if yes, _ := cmd.Flags().GetBool("yes"); !yes && !s.confirmed("delete "+args[0]+"?") {
+			yes, _ := cmd.Flags().GetBool("yes")
+			if !yes {
+				if yes, err = s.confirmed(cmd.Context(), "delete "+args[0]+"?"); err != nil {
+					return err
+				}
+			}
+			if !yes {
 				return &fault{exit: exitFailed, what: args[0] + " is not deleted", fix: "loadline delete " + args[0] + " --yes"}
 			}
 			if err := c.do(cmd.Context(), "DELETE", at(args[0]), nil, nil); err != nil {
@@ -134,13 +143,36 @@ func deleteCommand(s *shell) *cobra.Command {
 }
 
 // confirmed asks a person. Where there is none, nobody said yes.
-func (s *shell) confirmed(question string) bool {
+func (s *shell) confirmed(ctx context.Context, question string) (bool, error) {
 	if !s.hearsTerminal() {
-		return false
+		return false, nil
 	}
 	fmt.Fprintf(s.err, "%s [y/N] ", question)
-	line, err := bufio.NewReader(s.in).ReadString('\n')
-	return err == nil && strings.EqualFold(strings.TrimSpace(line), "y")
+	line, err := heard(ctx, func() (string, error) { return bufio.NewReader(s.in).ReadString('\n') })
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	return err == nil && strings.EqualFold(strings.TrimSpace(line), "y"), nil
+}
+
+// heard reads from somebody who may say nothing for ever: Ctrl-C must end that.
+func heard[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type said struct {
+		what T
+		err  error
+	}
+	ear := make(chan said, 1)
+	go func() {
+		what, err := read()
+		ear <- said{what, err}
+	}()
+	select {
+	case s := <-ear:
+		return s.what, s.err
+	case <-ctx.Done():
+		var nothing T
+		return nothing, ctx.Err()
+	}
 }
 
 func waitCommand(s *shell) *cobra.Command {
@@ -194,14 +226,19 @@ func parseGoal(text string) (goal, error) {
 	}}, nil
 }
 
+// oneLook is how long the first look may take where no time to wait was given.
+const oneLook = 5 * time.Second
+
 func (s *shell) wait(ctx context.Context, c *client, name string, g goal, timeout time.Duration) error {
+	asking, enough := context.WithTimeout(ctx, max(timeout, oneLook))
+	defer enough()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for {
 		var v rest.View
-		err := c.do(ctx, "GET", at(name), nil, &v)
+		err := c.do(asking, "GET", at(name), nil, &v)
 		switch {
-		case err != nil && ctx.Err() == nil:
+		case err != nil && asking.Err() == nil:
 			return err
 		case err != nil:
 		case v.Failed != nil && (g.text == "updated" || v.Version == 0):
@@ -212,7 +249,7 @@ func (s *shell) wait(ctx context.Context, c *client, name string, g goal, timeou
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
-				return &fault{exit: exitTimedOut, what: fmt.Sprintf("%s is %s after %s, not %s", name, v.State, took(timeout), g.text),
+				return &fault{exit: exitTimedOut, what: fmt.Sprintf("%s is %s after %s, not %s", name, orElse(v.State, "silent"), took(timeout), g.text),
 					fix: "loadline describe " + name}
 			}
 			return err

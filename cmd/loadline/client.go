@@ -99,7 +99,11 @@ func (c *client) do(ctx context.Context, method, path string, in, out any) error
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
-		return c.refused(resp)
+		f := c.refused(resp)
+		if resp.StatusCode == http.StatusBadRequest {
+			f.exit = exitUsage // what was typed cannot be
+		}
+		return f
 	}
 	if out == nil {
 		return nil
@@ -111,7 +115,7 @@ func (c *client) do(ctx context.Context, method, path string, in, out any) error
 }
 
 // refused turns an answer that is not a success into a fault.
-func (c *client) refused(resp *http.Response) error {
+func (c *client) refused(resp *http.Response) *fault {
 	const most = 64 << 10
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, most)) // what came must do
 	var said struct {

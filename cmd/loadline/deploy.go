@@ -32,6 +32,8 @@ An update keeps the scale that is not mentioned (--min, --max, …); all else is
   loadline deploy echo --command 'python3 -m http.server $PORT' --health /`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			command, _ := cmd.Flags().GetString("command")
+			health, _ := cmd.Flags().GetString("health")
+			engine, _ := cmd.Flags().GetString("engine")
 			switch {
 			case len(args) == 0:
 				return usage("NAME is missing")
@@ -39,6 +41,12 @@ An update keeps the scale that is not mentioned (--min, --max, …); all else is
 				return usage("MODEL is missing")
 			case len(args) > 2:
 				return usage("%q is one argument too many", args[2])
+			case command != "" && !strings.HasPrefix(health, "/"):
+				return usage("--command needs --health: a path, like /health, that answers 2xx once it is ready")
+			case command == "" && health != "":
+				return usage("--health goes with --command")
+			case command != "" && engine != "" && engine != "custom":
+				return usage("--command is an engine of your own; --engine %s is another", engine)
 			}
 			if err := serving.CheckName(args[0]); err != nil {
 				return usage("%v", err)

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -114,12 +116,16 @@ func (s *shell) body(cmd *cobra.Command, c *client, args []string) ([]byte, stri
 		return c.example(cmd, args[0], served)
 	}
 	if args[1] == "-" {
-		data, err := io.ReadAll(s.in)
+		data, err := heard(cmd.Context(), func() ([]byte, error) { return io.ReadAll(s.in) })
 		return data, orElse("application/json"), err
 	}
 	data, err := os.ReadFile(args[1])
 	if err != nil {
-		return nil, "", &fault{exit: exitNotFound, what: "read " + args[1], why: reason(err)}
+		f := &fault{exit: exitFailed, what: "read " + args[1], why: reason(err)}
+		if errors.Is(err, fs.ErrNotExist) {
+			f.exit = exitNotFound
+		}
+		return nil, "", f
 	}
 	usual := "application/json"
 	switch strings.ToLower(filepath.Ext(args[1])) {

@@ -72,8 +72,9 @@ func (s *shell) table(w io.Writer, list []rest.View) {
 }
 
 func modelOf(e rest.EntityView) string {
+	const longest = 80
 	if e.Model == "" {
-		return e.Command
+		return cut(e.Command, longest)
 	}
 	if e.Pinned == "" || e.Pinned == e.Model {
 		return e.Model

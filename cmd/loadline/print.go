@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,8 +26,10 @@ func (s *shell) print(value any, table func(io.Writer)) error {
 	case "yaml":
 		return s.printYAML(value)
 	}
-	table(s.out)
-	return nil
+	var text bytes.Buffer
+	table(&text)
+	_, err := s.out.Write(text.Bytes()) // a full disk must not look like an empty list
+	return err
 }
 
 // printYAML goes by way of JSON, so that both have the same names and order.
@@ -73,6 +76,8 @@ func (s *shell) columns(w io.Writer, rows [][]string) {
 	var widths []int
 	for _, row := range rows {
 		for i, cell := range row {
+			cell = oneLine.Replace(clean(cell))
+			row[i] = cell
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
@@ -83,7 +88,7 @@ func (s *shell) columns(w io.Writer, rows [][]string) {
 	for _, row := range rows {
 		var line strings.Builder
 		for i, cell := range row {
-			line.WriteString(clean(cell))
+			line.WriteString(cell)
 			if i < len(row)-1 {
 				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
 			}
@@ -91,6 +96,9 @@ func (s *shell) columns(w io.Writer, rows [][]string) {
 		fmt.Fprintln(w, cut(strings.TrimRight(line.String(), " "), limit))
 	}
 }
+
+// oneLine keeps a cell on its row, whatever it holds: a command may be a program.
+var oneLine = strings.NewReplacer("\n", " ", "\t", " ")
 
 func cut(line string, limit int) string {
 	if limit <= 0 || utf8.RuneCountInString(line) <= limit {

@@ -43,13 +43,8 @@ gs://…, abfss://… or a folder. MLFLOW_TRACKING_URI says where names resolve.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 timed out, 130 Ctrl-C.`,
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage("no command %q%s", args[0], didYouMean(cmd, args[0]))
-			}
-			return cmd.Help()
-		},
+		Args: cobra.ArbitraryArgs, RunE: onlyParts,
+		Version:           version(),
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return s.prepare(cmd) },
 	}
 	root.SetOut(s.out)
@@ -60,12 +55,40 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 time
 	flags.String("token", "", "token to show it (LOADLINE_TOKEN; the owner's is found by itself)")
 	flags.String("data", "", "data folder (LOADLINE_DATA; default $XDG_DATA_HOME/loadline)")
 	flags.StringP("output", "o", "", "table, json or yaml")
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetVersionTemplate("loadline {{.Version}}\n")
+	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(serveCommand(s), upCommand(s), deployCommand(s), invokeCommand(s), lsCommand(s), getCommand(s),
 		describeCommand(s), waitCommand(s), rollbackCommand(s), trafficCommand(s), scaleCommand(s), deleteCommand(s),
 		logsCommand(s), eventsCommand(s), tokenCommand(s), doctorCommand(s), versionCommand(s),
 		agentCommand(s), prepareCommand(s))
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.Args, completion.RunE = cobra.ArbitraryArgs, onlyParts
+	}
 	return root
+}
+
+// onlyParts is what a command does that only has others below it.
+func onlyParts(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("no command %q%s", args[0], didYouMean(cmd, args[0]))
+	}
+	return cmd.Help()
+}
+
+// helpCommand differs from cobra's in that help about nothing is a mistake.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			about, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usage("no command %q%s", args[len(args)-1], didYouMean(root, args[len(args)-1]))
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 func didYouMean(cmd *cobra.Command, word string) string {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ func (s settings) file(path string) error {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return usage("settings: %s: %v", path, err)
+		return usage("settings: %s", placed(path, err))
 	}
 	if len(doc.Content) == 0 {
 		return nil
@@ -129,6 +130,18 @@ func (s settings) file(path string) error {
 		}
 	}
 	return nil
+}
+
+var lineRE = regexp.MustCompile(`line (\d+)(?:, column (\d+))?: `)
+
+// placed says where in a file its YAML breaks, in the form that editors know.
+func placed(path string, err error) string {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	at := lineRE.FindStringSubmatch(text)
+	if at == nil {
+		return path + ": " + text
+	}
+	return fmt.Sprintf("%s:%s:%s: %s", path, at[1], orElse(at[2], "1"), strings.Replace(text, at[0], "", 1))
 }
 
 func (s settings) put(k key, value, from string) error {

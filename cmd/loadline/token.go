@@ -15,13 +15,7 @@ import (
 func tokenCommand(s *shell) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "token", Short: "Make, list and revoke tokens",
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage("no command %q%s", args[0], didYouMean(cmd, args[0]))
-			}
-			return cmd.Help()
-		},
+		Args: cobra.ArbitraryArgs, RunE: onlyParts,
 	}
 	cmd.AddCommand(tokenCreateCommand(s), tokenListCommand(s), tokenRevokeCommand(s))
 	return cmd

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -75,6 +78,35 @@ func TestBarsNeverLeaveTheirFrame(t *testing.T) {
 		if b := bar(ph); strings.Index(b, "]") != 25 {
 			t.Errorf("%+v draws %s", ph, b)
 		}
+	}
+}
+
+func TestRowsStayOnOneLine(t *testing.T) {
+	var w bytes.Buffer
+	new(shell).columns(&w, [][]string{{"A", "B"}, {"a\nb\tc", "d"}})
+	if want := "A      B\na b c  d\n"; w.String() != want {
+		t.Errorf("got %q, want %q", w.String(), want)
+	}
+}
+
+func TestWhatCannotBeWrittenIsAnError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	s := &shell{out: full}
+	if err := s.print(nil, func(w io.Writer) { io.WriteString(w, "x") }); err == nil {
+		t.Error("a full disk looks like success")
+	}
+}
+
+func TestCtrlCEndsAQuestion(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	silent, _ := io.Pipe()
+	if _, err := heard(ctx, func() ([]byte, error) { return io.ReadAll(silent) }); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 
