@@ -79,6 +79,27 @@ func TestWhatCannotRunIsRefused(t *testing.T) {
 	}
 }
 
+// Threads that wait do not spin, unless the user wants them to.
+func TestPythonEnginesDoNotSpin(t *testing.T) {
+	for _, asked := range []string{"python", "mlflow"} {
+		f := facts
+		c, _ := Select(asked, scored, f)
+		for name, want := range map[string]string{"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "MALLOC_ARENA_MAX": "2"} {
+			if got := c.Launch.Vars[name]; got != want {
+				t.Errorf("%s: %s is %q, want %q", asked, name, got, want)
+			}
+			f.Vars = map[string]string{name: "user's"}
+			if c, _ := Select(asked, scored, f); c.Launch.Vars[name] != "user's" {
+				t.Errorf("%s: the user's %s is lost: %q", asked, name, c.Launch.Vars[name])
+			}
+		}
+	}
+	c, _ := Select("custom", mlmodel.Model{}, Facts{Command: "x", Health: "/"})
+	if _, set := c.Launch.Vars["OMP_WAIT_POLICY"]; set {
+		t.Error("a command of the user's got it too")
+	}
+}
+
 // The same facts with another variable change that variable and nothing else.
 func TestVarsOnlyAdd(t *testing.T) {
 	plain, _ := Select("python", scored, facts)

@@ -13,7 +13,7 @@ func mlflow(f Facts) (Choice, error) {
 	if f.Env.Dir == "" || f.Model == "" {
 		return Choice{}, refuse("engine mlflow needs an environment and a model")
 	}
-	v := vars(f, bin(f.Env)+":"+systemPath)
+	v := pythonVars(f, bin(f.Env)+":"+systemPath)
 	v["__pyfunc_model_path__"] = fileURI(f.Model) // where MLflow's app looks for the model
 	v["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 	argv := []string{bin(f.Env) + "/python", "-I", "-m"}

@@ -19,7 +19,7 @@ func python(f Facts) (Choice, error) {
 		Launch: serving.Launch{
 			Protocol: serving.Worker,
 			Argv:     []string{bin(f.Env) + "/python", "-I", f.Worker, "--model", f.Model},
-			Vars:     vars(f, bin(f.Env)+":"+systemPath),
+			Vars:     pythonVars(f, bin(f.Env)+":"+systemPath),
 		},
 	}, nil
 }

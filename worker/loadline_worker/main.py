@@ -12,7 +12,7 @@ import struct
 import sys
 import traceback
 
-from . import frames, serve
+from . import frames, lean, serve
 
 
 def take_socket():
@@ -30,6 +30,19 @@ def take_socket():
     sock.setblocking(True)
     os.register_at_fork(after_in_child=sock.close)
     return sock
+
+
+def start_again(sock):
+    """Become a fresh worker that puts nothing off, if how to is known."""
+    command = getattr(sys, "orig_argv", None) or [sys.executable] + ["-I"] * sys.flags.isolated + sys.argv
+    if not os.path.exists(sys.argv[0]):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sock.set_inheritable(True)
+    os.environ["LOADLINE_FD"] = str(sock.fileno())
+    os.environ["LOADLINE_WORKER_EAGER"] = "1"
+    os.execv(sys.executable, [sys.executable] + command[1:])
 
 
 def decisive(e):
@@ -104,13 +117,22 @@ def main():
     parser.add_argument("--model", required=True, help="folder of the MLflow model")
     args = parser.parse_args()
     faulthandler.enable()
-    wire = frames.Wire(take_socket())
+    sock = take_socket()
+    wire = frames.Wire(sock)
     try:
+        if lean.wanted():
+            lean.install()
         from . import invoke
 
         model = invoke.Model(args.model)
         greeting = hello(model)
+        if lean.wanted():
+            lean.settle()
     except BaseException as e:  # noqa: B902 a model may call sys.exit while loading
+        if lean.wanted() and not isinstance(e, (KeyboardInterrupt, MemoryError)):
+            # Whether it is the model's fault shows when nothing is put off.
+            print("Not loaded (%s). Once more, with every import at once." % decisive(e), file=sys.stderr)
+            start_again(sock)
         traceback.print_exc()
         wire.write(frames.FAILED, 0, json.dumps({"line": decisive(e)}).encode())
         return 1
