@@ -206,7 +206,7 @@ func (j Job) policy(work string, argv []string, vars map[string]string, port int
 		p.Processes = trialProcesses
 	}
 	// The worker's zipapp is among the arguments.
-	for _, path := range append([]string{r.Model.Dir, r.Env.Dir}, argv[1:]...) {
+	for _, path := range slices.Concat([]string{r.Model.Dir, r.Env.Dir}, r.Launch.Reads, argv[1:]) {
 		if _, err := os.Stat(path); err == nil && filepath.IsAbs(path) {
 			p.Read = append(p.Read, path)
 		}

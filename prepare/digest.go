@@ -16,10 +16,11 @@ type content struct {
 	Strict                  bool
 	Vars                    [][2]string
 	Limits                  serving.Limits
+	Reads                   []string `json:",omitempty"`
 }
 
 func contentOf(e serving.Entity, limits serving.Limits) string {
-	c := content{Engine: e.Engine, Command: e.Command, Health: e.Health, Strict: e.Strict, Limits: limits}
+	c := content{Engine: e.Engine, Command: e.Command, Health: e.Health, Strict: e.Strict, Limits: limits, Reads: e.Reads}
 	if c.Engine == "" {
 		c.Engine = "auto"
 	}

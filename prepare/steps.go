@@ -150,6 +150,7 @@ func (r *run) choose(recipe *serving.Recipe, m mlmodel.Model) error {
 			return err
 		}
 		recipe.Engine, recipe.Why, recipe.Launch = c.Engine, c.Why, c.Launch
+		recipe.Launch.Reads = r.e.Reads
 		recipe.Example, recipe.ExampleType = nil, ""
 		if c.Engine != engine.Custom {
 			if recipe.Example, err = readExample(recipe.Model.Dir, m, recipe.Limits.Body); err != nil {

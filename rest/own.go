@@ -83,6 +83,9 @@ func (a *api) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err := a.checkModels(serving.Config{Entities: []serving.Entity{order.entity}}); err != nil {
 		return err
 	}
+	if order.entity.Command != "" && a.Named != nil && bool(a.disk(r)) {
+		order.entity.Reads = a.Named(order.entity.Command)
+	}
 	who, name := a.Who(r), r.PathValue("name")
 	if err := serving.CheckName(name); err != nil {
 		return err

@@ -72,6 +72,9 @@ type Config struct {
 	// is fetched. Nil checks nothing.
 	CheckModel func(model string) error
 
+	// Named lists what a shell command names of the server's disk. Nil is nothing.
+	Named func(command string) []string
+
 	// Loopback says that only this machine can reach the server.
 	Loopback bool
 

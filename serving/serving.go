@@ -121,6 +121,10 @@ type Entity struct {
 	Command string // Engine custom: a shell command that listens on $PORT
 	Health  string // Engine custom: path that answers 2xx when ready, e.g. "/health"
 
+	// Reads are what Command names of this machine's disk, where its author may
+	// show that to a model: the owner, on the same machine. Absolute paths.
+	Reads []string
+
 	// Strict refuses with 400 whatever MLflow would alter silently.
 	Strict bool
 
@@ -216,6 +220,10 @@ type Launch struct {
 
 	// Health is the path that answers 2xx once loaded; [HTTP] only.
 	Health string
+
+	// Reads are files and folders that the process may read beside its model
+	// and its environment.
+	Reads []string
 
 	// Raw says that requests of any method and path pass to the engine
 	// untouched (engine custom). Otherwise only scoring routes do.

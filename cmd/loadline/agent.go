@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -107,7 +108,7 @@ func engineCommand(dir string, a serving.Assignment, argv []string, vars map[str
 	if len(ports) > 0 {
 		p.Network = sandbox.Loopback
 	}
-	for _, path := range append([]string{r.Model.Dir, r.Env.Dir}, argv[1:]...) {
+	for _, path := range slices.Concat([]string{r.Model.Dir, r.Env.Dir}, r.Launch.Reads, argv[1:]) {
 		if filepath.IsAbs(path) && exists(path) { // the worker's zipapp is among the arguments
 			p.Read = append(p.Read, path)
 		}

@@ -26,7 +26,10 @@ func deployCommand(s *shell) *cobra.Command {
 moves; until then, and if it fails, what served before goes on serving.
 
 An update keeps the scale that is not mentioned (--min, --max, …); all else is as this command says.
---max, --idle, --objective and --policy are kept and shown; obeying them waits for the autopilot.`,
+--max, --idle, --objective and --policy are kept and shown; obeying them waits for the autopilot.
+
+A --command runs in a sandbox, in a folder of its own. It may read MODEL (at $MODEL_DIR) and whatever files and
+folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
 		Example: `  loadline deploy iris models:/iris@champion
   loadline deploy iris ./model --traffic 10        beside what is there, with 10 % of the traffic
   loadline deploy echo --command 'python3 -m http.server $PORT' --health /`,

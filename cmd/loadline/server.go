@@ -122,6 +122,7 @@ func (s *server) api() http.Handler {
 	return rest.New(rest.Config{
 		Desk: front{s.desk}, Tokens: book{s.tokens}, Log: s.log, Who: gateway.Who, Model: readModel,
 		CheckModel: func(m string) error { _, err := model.Parse(m); return err },
+		Named:      func(command string) []string { return named(command, s.data) },
 		Loopback:   s.loopback, Workspace: workspace(s.data), Version: version(),
 	})
 }
