@@ -182,6 +182,7 @@ func (c *Conn) newStream() (*Stream, error) {
 	}
 	s.begin(c.lastID)
 	c.streams[c.lastID] = s
+	c.out.inside.Store(int32(len(c.streams)))
 	return s, nil
 }
 
@@ -189,6 +190,7 @@ func (c *Conn) newStream() (*Stream, error) {
 func (c *Conn) unspend(s *Stream) {
 	c.mu.Lock()
 	delete(c.streams, s.id)
+	c.out.inside.Store(int32(len(c.streams)))
 	kept := !c.draining && c.err == nil
 	if kept {
 		c.places.Add(1)
@@ -201,6 +203,7 @@ func (c *Conn) unspend(s *Stream) {
 func (c *Conn) forget(id uint32) {
 	c.mu.Lock()
 	delete(c.streams, id)
+	c.out.inside.Store(int32(len(c.streams)))
 	c.mu.Unlock()
 	c.leave()
 }
@@ -235,24 +238,19 @@ func (c *Conn) stream(id uint32) *Stream {
 
 // receive handles frames until the connection ends.
 func (c *Conn) receive(in *reader) error {
-	for {
-		h, payload, err := in.next()
-		if err == nil {
-			c.heard.Store(true)
-			err = c.handle(h, payload)
-		}
-		if err != nil {
-			if cause := c.out.failed(); cause != nil {
-				err = cause // the reader only sees that the connection was closed
-			}
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if c.err == nil {
-				c.err = err
-			}
-			return c.err
-		}
+	err := in.each(func(h header, payload []byte) error {
+		c.heard.Store(true)
+		return c.handle(h, payload)
+	})
+	if cause := c.out.failed(); cause != nil {
+		err = cause // the reader only sees that the connection was closed
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+	return c.err
 }
 
 func (c *Conn) handle(h header, payload []byte) error {

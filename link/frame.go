@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"time"
 
@@ -89,58 +88,6 @@ func parseHeader(b []byte) (header, error) {
 	}
 	h.size = int(size)
 	return h, nil
-}
-
-// A reader cuts a byte stream into frames. A payload is valid until the next call.
-type reader struct {
-	src        io.Reader
-	buf        []byte
-	start, end int // unread bytes are buf[start:end]
-}
-
-func newReader(src io.Reader) *reader { return &reader{src: src, buf: make([]byte, 32<<10)} }
-
-func (r *reader) next() (header, []byte, error) {
-	if err := r.fill(headerSize); err != nil {
-		return header{}, nil, err
-	}
-	h, err := parseHeader(r.buf[r.start:])
-	if err != nil {
-		return h, nil, err
-	}
-	if err := r.fill(headerSize + h.size); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return h, nil, err
-	}
-	payload := r.buf[r.start+headerSize : r.start+headerSize+h.size]
-	r.start += headerSize + h.size
-	return h, payload, nil
-}
-
-// fill reads until n bytes are there.
-func (r *reader) fill(n int) error {
-	if r.end-r.start >= n {
-		return nil
-	}
-	if len(r.buf)-r.start < n {
-		buf := r.buf
-		if len(buf) < n {
-			buf = make([]byte, maxFrame+headerSize)
-		}
-		r.end = copy(buf, r.buf[r.start:r.end])
-		r.start, r.buf = 0, buf
-	}
-	if r.start == r.end {
-		r.start, r.end = 0, 0
-	}
-	m, err := io.ReadAtLeast(r.src, r.buf[r.end:], n-(r.end-r.start))
-	r.end += m
-	if errors.Is(err, io.EOF) && r.end > r.start {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 // begin appends a header whose length [finish] fills in.

@@ -550,3 +550,24 @@ func TestTooLargeAHeadIsRefusedAndCostsNoPlace(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// A request that was on its way when the agent began to drain is answered or
+// refused; its fate is never left open by a connection that breaks.
+func TestDrainLeavesNoRequestInDoubt(t *testing.T) {
+	for range 200 {
+		s := link.NewServer(echo, nil)
+		s.SetLine(1)
+		p := connect(t, s, link.Hooks{})
+		p.wait(t, 1)
+		go func() { s.Drain(context.Background()); s.Close() }()
+		r, err := p.Open(&link.Request{}, []byte("x"), true)
+		if err == nil {
+			_, err = answer(r)
+			r.Close()
+		}
+		if err != nil && !errors.Is(err, link.ErrNotTaken) {
+			t.Fatalf("nobody knows what became of a request: %v", err)
+		}
+		<-p.Done()
+	}
+}

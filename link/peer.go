@@ -33,7 +33,10 @@ func (p *peer) serve(in *reader) error {
 	quit := make(chan struct{})
 	var tending sync.WaitGroup
 	tending.Go(func() { p.tend(quit) })
-	err := p.receive(in)
+	err := in.each(func(h header, payload []byte) error {
+		p.heard.Store(true)
+		return p.handle(h, payload)
+	})
 	if cause := p.out.failed(); cause != nil {
 		err = cause
 	}
@@ -51,19 +54,6 @@ func (p *peer) serve(in *reader) error {
 	}
 	p.server.part(p)
 	return err
-}
-
-func (p *peer) receive(in *reader) error {
-	for {
-		h, payload, err := in.next()
-		if err != nil {
-			return err
-		}
-		p.heard.Store(true)
-		if err := p.handle(h, payload); err != nil {
-			return err
-		}
-	}
 }
 
 func (p *peer) handle(h header, payload []byte) error {
@@ -111,6 +101,7 @@ func (p *peer) forget(id uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.streams, id)
+	p.out.inside.Store(int32(len(p.streams)))
 }
 
 func (p *peer) open(h header, payload []byte) error {
@@ -133,6 +124,7 @@ func (p *peer) open(h header, payload []byte) error {
 	ctx := s.context(p.server.base)
 	p.mu.Lock()
 	p.streams[h.stream] = s
+	p.out.inside.Store(int32(len(p.streams)))
 	p.mu.Unlock()
 	go func() {
 		defer p.server.leave(p)

@@ -3,7 +3,9 @@ package link
 import (
 	"errors"
 	"net"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // maxQueue bounds what may wait for a peer that does not read. Windows keep
@@ -14,10 +16,13 @@ var errUnread = errors.New("the other side does not read")
 
 // A sender batches writes. Callers append frames under its lock; one who finds
 // no write under way writes all that is there himself, which at low load costs
-// no hand-off. What gathers meanwhile goes to the sender's own goroutine, so
-// that nobody writes for others for long.
+// no hand-off. While several requests are inside, he first lets others run who
+// are ready to: what they append goes into the same write. What gathers while
+// he writes goes to the sender's own goroutine, so that nobody writes for
+// others for long.
 type sender struct {
-	conn net.Conn
+	conn   net.Conn
+	inside atomic.Int32 // requests under way
 
 	mu      sync.Mutex
 	queue   []byte
@@ -64,6 +69,11 @@ func (s *sender) commit(queue []byte, flush bool) error {
 		return nil
 	}
 	s.writing = true
+	if s.inside.Load() > 1 {
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+	}
 	s.writeLocked()
 	if s.writing = len(s.queue) > 0 && s.err == nil; s.writing {
 		s.more <- struct{}{} // has room: nobody else sends while writing is set

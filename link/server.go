@@ -39,6 +39,7 @@ type Server struct {
 	draining  bool
 	settled   bool          // draining, and nothing is inside
 	idle      chan struct{} // closed once settled
+	parted    chan struct{} // a peer has left; holds one
 	closed    bool
 }
 
@@ -47,7 +48,7 @@ type Server struct {
 // it may be nil, must be quick and must not call the server.
 func NewServer(h Handler, report func(*Load)) *Server {
 	s := &Server{handler: h, report: report, peers: map[*peer]struct{}{}, open: map[net.Conn]struct{}{},
-		listeners: map[net.Listener]struct{}{}, idle: make(chan struct{})}
+		listeners: map[net.Listener]struct{}{}, idle: make(chan struct{}), parted: make(chan struct{}, 1)}
 	s.base, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -143,6 +144,10 @@ func (s *Server) part(p *peer) {
 	s.mu.Lock()
 	defer s.unlock()
 	delete(s.peers, p)
+	select {
+	case s.parted <- struct{}{}:
+	default:
+	}
 	s.places.part(&p.holder)
 	s.divideLocked()
 }
@@ -217,14 +222,41 @@ func (s *Server) InFlight() int {
 }
 
 // Drain takes nothing new from now on, says so to every gateway, and waits
-// until what is inside has ended, or for ctx. It cannot be undone.
+// until what is inside has ended and the gateways have left, or for ctx. It
+// cannot be undone.
 func (s *Server) Drain(ctx context.Context) error {
 	s.drain()
 	select {
 	case <-s.idle:
-		return nil
+		return s.seeOff(ctx)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// farewell is how long a gateway may take to leave an agent that drains.
+const farewell = 2 * time.Second
+
+// seeOff waits for the gateways to leave. A request may have been on its way
+// when its gateway was told of the drain: it has to be refused, so that it is
+// sent elsewhere; a connection that only breaks would leave its fate unknown.
+func (s *Server) seeOff(ctx context.Context) error {
+	late := time.NewTimer(farewell)
+	defer late.Stop()
+	for {
+		s.mu.Lock()
+		left := len(s.peers)
+		s.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-s.parted:
+		case <-late.C:
+			return nil // it speaks, but has nothing to send
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
