@@ -35,6 +35,7 @@ type conn struct {
 	r, w  int
 	floor int    // in[:floor] holds the head in use and must not be overwritten
 	out   []byte // what is to be written
+	spent bool   // after the last request that was executed none may follow
 
 	head    http1.Head
 	caller  Caller
@@ -91,7 +92,14 @@ func newConn(g *Gateway, nc net.Conn) *conn {
 func (c *conn) serve() {
 	defer c.nc.Close()
 	defer c.leave()
-	for c.readHead() && c.execute() {
+	for c.poll() && c.readHead() {
+		if !c.execute() {
+			c.spent = true
+			break
+		}
+	}
+	if c.spent {
+		c.linger()
 	}
 }
 
@@ -228,7 +236,6 @@ func (c *conn) execute() bool {
 	c.end()
 	// Behind a body that nobody wanted, there is no telling where a request begins.
 	if !keep || c.answer.closing || !c.skip() {
-		c.linger()
 		return false
 	}
 	if cap(c.out) > 2*firstBuffer {

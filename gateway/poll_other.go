@@ -1,0 +1,5 @@
+//go:build !linux
+
+package gateway
+
+func (c *conn) poll() (ordinary bool) { return true }
