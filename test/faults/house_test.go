@@ -237,10 +237,16 @@ func (h *house) settle(t *testing.T, name string, n int) []replica {
 		if err := h.look(name, &d); err != nil {
 			return err
 		}
-		if d.Pending != 0 || len(d.Entities) != 1 || d.Entities[0].Ready != n || len(d.Entities[0].Replicas) != n {
+		all, ready := 0, 0
+		for _, e := range d.Entities {
+			all += len(e.Replicas)
+			if e.Version == d.Version {
+				found, ready = e.Replicas, e.Ready
+			}
+		}
+		if d.Pending != 0 || all != n || ready != n {
 			return fmt.Errorf("%s is not settled: %+v", name, d)
 		}
-		found = d.Entities[0].Replicas
 		return nil
 	})
 	return found
