@@ -132,7 +132,9 @@ func Need(method, path string) Scope {
 }
 
 // public routes tell nothing and are asked before a client has read its token.
-func public(path string) bool { return path == "/.well-known/databricks-config" }
+func public(path string) bool {
+	return path == "/.well-known/databricks-config" || within(path, "/oidc")
+}
 
 // probe routes say whether the process is well.
 func probe(path string) bool {

@@ -34,6 +34,8 @@ func TestTheDoorLetsInWhomItShould(t *testing.T) {
 		"elsewhere invocations need a token":                 {outside, visit("POST", invoke, auth.Visit{}), auth.Unknown},
 		"elsewhere health needs a token":                     {outside, visit("GET", "/livez", auth.Visit{}), auth.Unknown},
 		"the SDK's first question is answered anywhere":      {outside, visit("GET", "/.well-known/databricks-config", auth.Visit{}), auth.Yes},
+		"who asks for a token has none":                      {outside, visit("POST", "/oidc/v1/token", auth.Visit{}), auth.Yes},
+		"what only begins alike needs one":                   {inside, visit("POST", "/oidcx", auth.Visit{}), auth.Unknown},
 		"a wrong token is refused even where none is needed": {inside, visit("POST", invoke, auth.Visit{Token: true}), auth.Unknown},
 		"view may not query":                                 {inside, visit("POST", invoke, with(auth.View)), auth.No},
 		"view may look":                                      {inside, visit("GET", config, with(auth.View)), auth.Yes},

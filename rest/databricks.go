@@ -34,6 +34,8 @@ func (a *api) databricks(t *router) {
 		root + "/{name}/telemetry-config":                              "PATCH",
 		root + "/{name}/notifications":                                 "PATCH",
 		root + "/{name}/metrics":                                       "GET",
+		"/oidc/v1/token":                                               "POST",
+		"/oidc/.well-known/oauth-authorization-server":                 "GET",
 		"/api/2.0/permissions/serving-endpoints/{id}":                  "GET PUT PATCH",
 		"/api/2.0/permissions/serving-endpoints/{id}/permissionLevels": "GET",
 	} {

@@ -370,6 +370,7 @@ func TestRoutesThatAreNotThereSaySoInJSON(t *testing.T) {
 		"no such API":               {"GET", "/api/2.0/clusters/list", 404},
 		"a wrong method":            {"PATCH", api, 405},
 		"an API of a later version": {"PUT", api + "/a/rate-limits", 501},
+		"tokens for applications":   {"POST", "/oidc/v1/token", 501},
 		"permissions":               {"GET", "/api/2.0/permissions/serving-endpoints/1", 501},
 	} {
 		if resp, v := h.ask(c.method, c.path, "{}"); resp.StatusCode != c.status || v["error_code"] == nil {

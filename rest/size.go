@@ -39,7 +39,7 @@ func readSize(r *reader, zero bool) {
 		r.fail("%s: min_provisioned_concurrency 0 needs scale_to_zero_enabled", r.where)
 	}
 	for _, key := range []string{"min_provisioned_throughput", "max_provisioned_throughput", "provisioned_model_units"} {
-		if _, ok := r.number(key); ok {
+		if n, _ := r.number(key); n != 0 {
 			r.miss(key, "tokens are not provisioned by this version")
 		}
 	}
