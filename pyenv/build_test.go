@@ -145,6 +145,25 @@ func TestPackagesNewerThanTheModelAreNoted(t *testing.T) {
 	}
 }
 
+func TestSetuptoolsIsTheLastToBeLeftOpen(t *testing.T) {
+	b, dir, m := real(t, "packaging==23.2\n")
+	env := "python: " + Interpreters(t.Context())[0].Version + "\nbuild_dependencies: [pip, setuptools==68.2.2, wheel==0.46.3]\ndependencies: [-r requirements.txt]\n"
+	if err := os.WriteFile(filepath.Join(dir, "python_env.yaml"), []byte(env), 0o644); err != nil { // this wheel wants packaging 24
+		t.Fatal(err)
+	}
+	got, p, err := lockOf(t.Context(), t, b, dir, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := b.kept(got.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pinned(k.Text, "setuptools") != "68.2.2" || pinned(k.Text, "packaging") != "23.2" || !strings.Contains(p.Note, "setuptools apart") {
+		t.Errorf("got %s (%s)", k.Text, p.Note)
+	}
+}
+
 // An index whose pages carry no upload times.
 func TestIndexWithoutUploadTimesIsNoted(t *testing.T) {
 	b, dir, m := real(t, "six==1.16.0\n")

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,8 +155,18 @@ func (b *Builder) resolve(ctx context.Context, w wants, i Interpreter, key strin
 type attempt struct {
 	dir    string // for our files, and the only one it may write
 	cutoff bool   // only packages from before the model was made
-	loose  bool   // build dependencies without their versions
+	loose  int    // how far build dependencies are left open, in steps
 }
+
+// How far build dependencies may be left open. pip installs them first and
+// lets the requirements overrule what they need, so that a wheel that wants a
+// newer packaging than MLflow has does no harm there. Setuptools is the last to
+// go: older releases of MLflow import its pkg_resources, which newer ones lack.
+const (
+	asWritten = iota
+	setuptoolsOnly
+	allOpen
+)
 
 // attempts are the ways to try, strictest first.
 func (w *wants) attempts() []attempt {
@@ -165,8 +176,11 @@ func (w *wants) attempts() []attempt {
 			continue
 		}
 		out = append(out, attempt{cutoff: cutoff})
-		if len(w.build) > 0 {
-			out = append(out, attempt{cutoff: cutoff, loose: true})
+		if slices.ContainsFunc(w.build, func(q requirement) bool { return q.name != "setuptools" && q.name != q.text }) {
+			out = append(out, attempt{cutoff: cutoff, loose: setuptoolsOnly})
+		}
+		if slices.ContainsFunc(w.build, func(q requirement) bool { return q.name != q.text }) {
+			out = append(out, attempt{cutoff: cutoff, loose: allOpen})
 		}
 	}
 	return out
@@ -181,7 +195,10 @@ func (a attempt) notes(before time.Time, undated bool) (notes []string) {
 	default:
 		notes = append(notes, "resolved with today's packages: the requirements cannot be met by those of "+before.UTC().Format(time.DateOnly))
 	}
-	if a.loose {
+	switch a.loose {
+	case setuptoolsOnly:
+		notes = append(notes, "the versions of its build dependencies contradict the requirements and were left open, that of setuptools apart")
+	case allOpen:
 		notes = append(notes, "the versions of its build dependencies contradict the requirements and were left open")
 	}
 	return notes
@@ -195,7 +212,7 @@ func (b *Builder) compile(ctx context.Context, w wants, i Interpreter, a attempt
 	for _, q := range w.build {
 		if !contains(w.names, q.name) {
 			text := q.text
-			if a.loose {
+			if a.loose == allOpen || a.loose == setuptoolsOnly && q.name != "setuptools" {
 				text = q.name
 			}
 			lines = append(lines[:len(lines):len(lines)], text)
