@@ -25,6 +25,10 @@ type Library struct {
 	Sources map[string]Source
 	Pins    Drawer
 
+	// Registry is where names are resolved: the same version of the same name
+	// is another one in another registry.
+	Registry string
+
 	// MaxFiles and MaxBytes bound one model; zero is the package's own bound.
 	MaxFiles int
 	MaxBytes int64
@@ -126,6 +130,8 @@ type record struct {
 	Digest   string
 	Manifest string // its text
 	Seen     time.Time
+	Registry string // where the pin was resolved
+	Location string // and where its bytes lay
 }
 
 // Fetch brings a pin's files into the store, or finds them there. The files
@@ -167,7 +173,9 @@ func (l *Library) Fetch(ctx context.Context, pin Pin, progress func(done, total 
 
 func (l *Library) dir(digest string) string { return filepath.Join(l.Dir, "models", digest) }
 
-// seen is the manifest pinned under pin; nil when it is new.
+// seen is the manifest pinned under pin; nil when it is new. A version that
+// another registry keeps elsewhere is new; a registry that has merely moved
+// still says where the bytes are.
 func (l *Library) seen(ctx context.Context, pin Pin) (Manifest, error) {
 	value, err := l.Pins.Get(ctx, "manifest/"+pin.Ref)
 	if errors.Is(err, serving.NotFound) {
@@ -179,6 +187,9 @@ func (l *Library) seen(ctx context.Context, pin Pin) (Manifest, error) {
 	var r record
 	if err := json.Unmarshal(value, &r); err != nil {
 		return nil, fmt.Errorf("what was seen of %s: %w", pin.Ref, err)
+	}
+	if r.Registry != l.Registry && r.Location != pin.Location {
+		return nil, nil
 	}
 	m, err := parseManifest([]byte(r.Manifest))
 	if err == nil && m.Digest() != r.Digest {
@@ -283,7 +294,7 @@ func (l *Library) keep(ctx context.Context, pin Pin, from string, m Manifest) (s
 			return serving.Files{}, err
 		}
 	}
-	value, err := json.Marshal(record{Digest: m.Digest(), Manifest: string(m.Text()), Seen: time.Now().UTC()})
+	value, err := json.Marshal(record{Digest: m.Digest(), Manifest: string(m.Text()), Seen: time.Now().UTC(), Registry: l.Registry, Location: pin.Location})
 	if err != nil {
 		return serving.Files{}, err
 	}

@@ -252,6 +252,31 @@ func TestOtherBytesUnderAPinNameTheFile(t *testing.T) {
 	}
 }
 
+func TestAnotherRegistryMayUseTheSameName(t *testing.T) {
+	pin := model.Pin{Ref: "models:/m/1", Name: "m", Version: "1", Location: "mlflow-artifacts:/x"}
+	p := &place{files: someFiles()}
+	l := newLibrary(t, p)
+	l.Registry = "http://one"
+	if _, err := l.Fetch(t.Context(), pin, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.files["MLmodel"] = []byte("flavors: {other: {}}\n")
+	l.Registry = "http://moved"
+	if _, err := l.Fetch(t.Context(), pin, nil); !errors.Is(err, serving.Conflict) {
+		t.Errorf("other bytes in the same place: got %v", err)
+	}
+	l.Registry, pin.Location = "http://one", "mlflow-artifacts:/y"
+	if _, err := l.Fetch(t.Context(), pin, nil); !errors.Is(err, serving.Conflict) {
+		t.Errorf("other bytes in the same registry: got %v", err)
+	}
+	l.Registry = "http://two"
+	files, err := l.Fetch(t.Context(), pin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameFiles(t, files.Dir, p.files)
+}
+
 func makeWritable(t *testing.T, dir string) {
 	t.Helper()
 	if err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {

@@ -55,7 +55,8 @@ func (s *server) newPreparer(ctx context.Context) (*prepare.Preparer, error) {
 	if err := builder.Clean(ctx); err != nil {
 		s.log.Warn("half-built environments stay", "why", err)
 	}
-	library := &model.Library{Dir: s.data, Sources: s.sources(builder), Pins: s.cache.Drawer("pins")}
+	library := &model.Library{Dir: s.data, Sources: s.sources(builder), Pins: s.cache.Drawer("pins"),
+		Registry: registry.FromVars(os.Getenv).Place()}
 	return &prepare.Preparer{
 		Dir: s.data, Models: shelf{library}, Environments: builder, Recipes: s.cache.Drawer("recipes"),
 		Prover: &prepare.Trial{Dir: trials, Binary: self, Unconfined: !s.sandbox}, Worker: zipapp, Scan: model.ScanPickles, Limits: s.limits, Log: s.log,

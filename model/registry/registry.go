@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -48,6 +49,20 @@ func FromVars(get func(string) string) Settings {
 		CAFile:   get("MLFLOW_TRACKING_SERVER_CERT_PATH"),
 		Insecure: strings.EqualFold(get("MLFLOW_TRACKING_INSECURE_TLS"), "true"),
 	}
+}
+
+// Place says which registry this is, without what is secret in its address.
+// A store without an address of its own is one in the current folder.
+func (s Settings) Place() string {
+	uri := shown(s.URI)
+	if scheme := urlScheme.FindString(s.URI); scheme == "http://" || scheme == "https://" {
+		return strings.TrimRight(uri, "/")
+	}
+	dir, err := filepath.Abs(s.Dir)
+	if err != nil {
+		return uri
+	}
+	return uri + " in " + dir
 }
 
 var urlScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
