@@ -107,7 +107,7 @@ func (c *conn) serve() {
 func (c *conn) abort() {
 	c.leave()
 	c.interrupt(left, 0)
-	c.nc.Close()
+	c.hangUp()
 }
 
 // endIdle closes the connection if it is between two requests.

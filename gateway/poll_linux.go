@@ -3,6 +3,8 @@ package gateway
 import (
 	"errors"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // poll executes requests for as long as each arrives whole, head and body, as
@@ -79,4 +81,14 @@ func (c *conn) whole() bool {
 	c.floor = c.r
 	c.readUntil.Store(0)
 	return true
+}
+
+// hangUp ends the connection for both sides without waiting; serve, which then
+// ends, closes it. Close itself would wait for what poll executes.
+func (c *conn) hangUp() {
+	if c.raw == nil || c.secure {
+		c.nc.Close()
+		return
+	}
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 }

@@ -3,3 +3,5 @@
 package gateway
 
 func (c *conn) poll() (ordinary bool) { return true }
+
+func (c *conn) hangUp() { c.nc.Close() }

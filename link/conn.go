@@ -111,7 +111,7 @@ func (c *Conn) fail(err error) {
 		c.err = err
 	}
 	c.mu.Unlock()
-	c.nc.Close()
+	hangUp(c.nc)
 }
 
 // Want says how many places this side could use in all, in flight and waiting.

@@ -148,7 +148,7 @@ func (p *peer) tend(quit <-chan struct{}) {
 		case <-tick.C:
 		}
 		if err := w.look(p.heard.Swap(false), absentEnd, p.out); err != nil {
-			p.nc.Close()
+			hangUp(p.nc)
 			return
 		}
 		p.server.beat(p)

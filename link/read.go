@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"io"
+	"net"
 	"syscall"
 )
 
@@ -52,6 +53,22 @@ func (r *reader) loop(f func(header, []byte) error) error {
 			return err
 		}
 	}
+}
+
+// hangUp ends nc for both sides, from any goroutine and without waiting; its
+// reader, which then ends, closes it. Close itself would wait for a reader that
+// is in poll, which may be who calls.
+func hangUp(nc net.Conn) {
+	s, ok := nc.(interface {
+		CloseRead() error
+		CloseWrite() error
+	})
+	if !ok {
+		nc.Close()
+		return
+	}
+	_ = s.CloseWrite()
+	_ = s.CloseRead()
 }
 
 // handle calls f with the frames that are there.

@@ -125,7 +125,7 @@ func (s *sender) writeLocked() {
 func (s *sender) failLocked(err error) {
 	if s.err == nil {
 		s.err = err
-		s.conn.Close()
+		hangUp(s.conn)
 	}
 }
 

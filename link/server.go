@@ -293,7 +293,7 @@ func (s *Server) Close() error {
 		l.Close()
 	}
 	for nc := range s.open {
-		nc.Close()
+		hangUp(nc)
 	}
 	s.mu.Unlock()
 	s.serving.Wait()
