@@ -77,6 +77,30 @@ func (k *Keeper) listen(ctx context.Context, workers *sync.WaitGroup, writes <-c
 	}
 }
 
+// Introduce tells the router of every endpoint there is. Until it has returned,
+// a gateway would call those unknown that it has not yet heard of, so requests
+// are let in afterwards only.
+func (k *Keeper) Introduce(ctx context.Context) error {
+	all, err := k.Store.List(ctx, "")
+	if err != nil {
+		return fmt.Errorf("list endpoints: %w", err)
+	}
+	for _, e := range all {
+		if e.Deleting {
+			continue
+		}
+		seen, err := k.Platform.Replicas(ctx, e.ID)
+		if err != nil {
+			return fmt.Errorf("look at the replicas of %s: %w", e.Name, err)
+		}
+		f := k.file(e)
+		f.round.Lock()
+		k.publish(ctx, e, f, seen, time.Now())
+		f.round.Unlock()
+	}
+	return nil
+}
+
 // visitAll visits every endpoint of the store and stops what runs for none.
 func (k *Keeper) visitAll(ctx context.Context, workers *sync.WaitGroup) {
 	// What runs is asked first: whatever is seen running had a record before.

@@ -2,11 +2,13 @@ package control_test
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"loadline.dev/loadline/control"
 	"loadline.dev/loadline/serving"
 )
 
@@ -56,6 +58,37 @@ func TestRestartPreparesAndRestartsNothing(t *testing.T) {
 		if kinds := h.kinds("iris"); kinds[0] != "Created" {
 			t.Errorf("events began anew: %v", kinds)
 		}
+	})
+}
+
+// Whoever asks the moment a gateway opens must not hear that there is no such endpoint.
+func TestRouterKnowsEveryEndpointBeforeTheKeeperRuns(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.create("iris", "models:/iris/1")
+		h.create("leaving", "models:/leaving/1")
+		h.settle()
+		h.create("coming", "models:/coming/1")
+		if err := h.Delete(t.Context(), "default", "leaving"); err != nil {
+			t.Fatal(err)
+		}
+		h.stop()
+		h.router.now = map[string]serving.Route{}
+		next := control.New(control.Parts{Store: h.store, Platform: h.platform, Preparer: h.preparer, Router: h.router,
+			Drawer: h.drawer, Log: slog.New(slog.DiscardHandler)})
+		defer next.Close()
+		if err := next.Introduce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r := h.router.route("iris"); len(r.Entities) != 1 || len(r.Entities[0].Replicas) != 1 {
+			t.Errorf("iris is routed to %+v", r)
+		}
+		if r := h.router.route("coming"); len(r.Entities) != 1 || !r.Entities[0].Coming {
+			t.Errorf("coming is routed to %+v", r)
+		}
+		if r := h.router.route("leaving"); len(r.Entities) != 0 {
+			t.Errorf("leaving is routed to %+v", r)
+		}
+		h.start()
 	})
 }
 

@@ -170,6 +170,9 @@ func readModel(r serving.Recipe) (mlmodel.Model, error) {
 func (s *server) run(ctx context.Context, l net.Listener) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	if err := s.keeper.Introduce(life); err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
 	var parts sync.WaitGroup
 	failed := make(chan error, 2)
 	parts.Go(func() {
