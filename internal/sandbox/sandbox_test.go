@@ -477,9 +477,10 @@ func TestDeathSignalSurvivesTheLauncher(t *testing.T) {
 	started, release, ended := make(chan error), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		started <- cmd.Start()
-		<-release
+		onThreadThatEnds(func() {
+			started <- cmd.Start()
+			<-release
+		})
 	}()
 	if err := <-started; err != nil {
 		t.Fatal(err)
