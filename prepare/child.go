@@ -271,13 +271,24 @@ func messageOf(answer []byte) string {
 	return text
 }
 
-var noModuleRE = regexp.MustCompile(`No module named '?([A-Za-z0-9_.]+)`)
+var (
+	noModuleRE = regexp.MustCompile(`No module named '?([A-Za-z0-9_.]+)`)
+	noWriteRE  = regexp.MustCompile(`(?:Permission denied|Read-only file system): '/`)
+	noNetRE    = regexp.MustCompile(`(?i)PermissionError: \[Errno 13\] Permission denied$|failed to establish a new connection|max retries exceeded|` +
+		`name resolution|name or service not known|APIConnectionError|ConnectError`)
+)
 
 // adviceFor says what helps against the usual reasons.
 func adviceFor(why string) string {
 	if m := noModuleRE.FindStringSubmatch(why); m != nil {
 		name, _, _ := strings.Cut(m[1], ".")
 		return fmt.Sprintf("log the model again with the package that provides %s among its pip_requirements, or its source in code_paths", name)
+	}
+	switch {
+	case noWriteRE.MatchString(why):
+		return "let the model write where it may: in $HOME, in its current folder, or with the tempfile module; its own files and /tmp are closed to it"
+	case noNetRE.MatchString(why):
+		return "a model's process has no network: log what it would download among its artifacts, and read it from there"
 	}
 	return "see the whole traceback with: loadline logs NAME --build"
 }

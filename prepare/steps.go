@@ -224,12 +224,17 @@ func (r *run) prove(ctx context.Context, recipe serving.Recipe) error {
 		if err != nil {
 			return err
 		}
+		names := unset(recipe.Model.Dir, r.e.Vars)
+		if lacks := unsetNote(names); lacks != "" {
+			fmt.Fprintln(r.log, "warning: "+lacks)
+			warning = strings.TrimPrefix(warning+"; "+lacks, "; ")
+		}
 		say(serving.Phase{Note: warning})
 		loaded, finish := r.compile(ctx, recipe.Env)
 		proof, err := r.p.Prover.Prove(ctx, recipe, r.log, loaded)
 		finish()
 		if err != nil {
-			return err
+			return forWantOf(names, err)
 		}
 		note := fmt.Sprintf("started in %.1f s", proof.Loaded.Seconds())
 		if len(recipe.Example) > 0 {

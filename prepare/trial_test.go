@@ -219,9 +219,18 @@ func (s *signalling) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func TestAdviceNamesTheMissingPackage(t *testing.T) {
-	if got := adviceFor("ModuleNotFoundError: No module named 'lightgbm.sklearn'"); !strings.Contains(got, "provides lightgbm among") {
-		t.Errorf("got %q", got)
+func TestAdviceFitsTheReason(t *testing.T) {
+	for why, want := range map[string]string{
+		"ModuleNotFoundError: No module named 'lightgbm.sklearn'":                               "provides lightgbm among",
+		"load model: PermissionError: [Errno 13] Permission denied: '/d/models/1/cache.bin'":    "tempfile",
+		"OSError: [Errno 30] Read-only file system: '/tmp/x'":                                   "tempfile",
+		"load model: PermissionError: [Errno 13] Permission denied":                             "no network",
+		"requests.exceptions.ConnectionError: HTTPSConnectionPool(…): Max retries exceeded (…)": "no network",
+		"KeyError: 'x'": "the whole traceback",
+	} {
+		if got := adviceFor(why); !strings.Contains(got, want) {
+			t.Errorf("against %s: got %q", why, got)
+		}
 	}
 }
 
