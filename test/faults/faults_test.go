@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"loadline.dev/loadline/test/harness"
 )
@@ -22,6 +23,10 @@ var (
 	models string // folder of the models that save.py saved; empty without LOADLINE_TEST_PYTHON
 	shared *house // with the endpoints witness, puppet, brute
 )
+
+// deadline is that of requests to the shared server: short, so that hangs do not
+// take long, and long enough for what is slow on a machine with other work.
+const deadline = 10 * time.Second
 
 const brute = "exec /usr/bin/python3 -B $MODEL_DIR/brute.py"
 
@@ -92,7 +97,7 @@ func furnish(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	shared.args = []string{"--request-timeout", "6s", "--start-timeout", "40s", "--memory", "1500M"}
+	shared.args = []string{"--request-timeout", deadline.String(), "--start-timeout", "40s", "--memory", "1500M"}
 	if err := shared.up(); err != nil {
 		return err
 	}
