@@ -282,17 +282,16 @@ func (w *reply) Flush() error { return w.in.Flush() }
 // timeoutText is what MLflow's own server says at its deadline.
 const timeoutText = "Request processing time exceeded limit"
 
-// expire answers for an engine that has not, at the deadline.
+// expire answers for an engine that has not, at the deadline. It keeps the lock
+// while it does: the request is not over before it has.
 func (w *reply) expire() {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.over {
-		w.mu.Unlock()
 		return
 	}
 	w.over, w.expired = true, true
-	began := w.began
-	w.mu.Unlock()
-	if began {
+	if w.began {
 		w.in.Fail(timeoutText)
 		return
 	}

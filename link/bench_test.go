@@ -14,7 +14,13 @@ import (
 func BenchmarkLoneRequest(b *testing.B) {
 	body := make([]byte, 200)
 	s := link.NewServer(func(_ context.Context, in *link.Incoming) {
-		n, _ := in.Read(make([]byte, 512))
+		var buf [512]byte
+		n := 0
+		for err := error(nil); err == nil; {
+			var m int
+			m, err = in.Read(buf[n:])
+			n += m
+		}
 		in.Reply(&link.Answer{Status: 200, Size: int64(n)})
 		in.Write(body[:n])
 	}, nil)

@@ -28,6 +28,7 @@ type Conn struct {
 
 	heard  atomic.Bool // a frame came since the last beat
 	places atomic.Int32
+	load   Load          // as last reported; the reader's own
 	quit   chan struct{} // closed when the connection is over
 	done   chan struct{} // closed after Hooks.Closed
 
@@ -273,12 +274,11 @@ func (c *Conn) handle(h header, payload []byte) error {
 		}
 		return c.giveBack(n)
 	case kindLoad:
-		var l Load
-		if err := parseLoad(payload, &l); err != nil {
+		if err := parseLoad(payload, &c.load); err != nil {
 			return err
 		}
 		if c.hooks.Load != nil {
-			c.hooks.Load(l)
+			c.hooks.Load(c.load)
 		}
 	case kindDrain:
 		c.drain()

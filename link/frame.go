@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"time"
+	"unsafe"
 
 	"loadline.dev/loadline/serving"
 )
@@ -247,8 +248,9 @@ func (c *cursor) fields(into []Field) []Field {
 	return into
 }
 
-// openHead splits a payload into its encoded head and the body bytes behind it.
-func openHead(payload []byte) (cursor, []byte, error) {
+// openHead splits a payload into its encoded head, which it copies to where
+// head points, and the body bytes behind it.
+func openHead(payload []byte, head *[]byte) (cursor, []byte, error) {
 	if len(payload) < 4 {
 		return cursor{}, nil, malformed("no head")
 	}
@@ -257,11 +259,17 @@ func openHead(payload []byte) (cursor, []byte, error) {
 	if size > maxHead || int(size) > len(payload) {
 		return cursor{}, nil, malformed("a head of %d bytes in a payload of %d", size, len(payload))
 	}
-	return cursor{rest: string(payload[:size])}, payload[size:], nil
+	*head = append((*head)[:0], payload[:size]...)
+	return cursor{rest: view(*head)}, payload[size:], nil
 }
 
-func parseRequest(payload []byte, r *Request) (body []byte, err error) {
-	c, body, err := openHead(payload)
+// view is b as a string, which changes when b does.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// parseRequest reads a request's head. Its texts point into what head points
+// to, and are valid until that is used again.
+func parseRequest(payload []byte, r *Request, head *[]byte) (body []byte, err error) {
+	c, body, err := openHead(payload, head)
 	if err != nil {
 		return nil, err
 	}
@@ -275,8 +283,9 @@ func parseRequest(payload []byte, r *Request) (body []byte, err error) {
 	return body, nil
 }
 
-func parseAnswer(payload []byte, a *Answer) error {
-	c, body, err := openHead(payload)
+// parseAnswer is the same for an answer's.
+func parseAnswer(payload []byte, a *Answer, head *[]byte) error {
+	c, body, err := openHead(payload, head)
 	if err != nil {
 		return err
 	}
@@ -291,7 +300,7 @@ func parseAnswer(payload []byte, a *Answer) error {
 
 // parseNumbers fills numbers, each at most math.MaxInt32, from a frame's payload.
 func parseNumbers(payload []byte, numbers ...*int) error {
-	c := cursor{rest: string(payload)}
+	c := cursor{rest: view(payload)}
 	for _, n := range numbers {
 		*n = c.count(math.MaxInt32)
 	}

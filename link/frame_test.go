@@ -26,7 +26,7 @@ func TestHeadsSurviveTheWire(t *testing.T) {
 		t.Errorf("header %+v, %v; want %+v", h, err, want)
 	}
 	var got Request
-	body, err := parseRequest(b[headerSize:], &got)
+	body, err := parseRequest(b[headerSize:], &got, new([]byte))
 	if err != nil || string(body) != "body" || !reflect.DeepEqual(got, r) {
 		t.Errorf("got %+v, %q, %v; want %+v", got, body, err, r)
 	}
@@ -37,7 +37,7 @@ func TestHeadsSurviveTheWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	var answer Answer
-	if err := parseAnswer(b[headerSize:], &answer); err != nil || !reflect.DeepEqual(answer, a) {
+	if err := parseAnswer(b[headerSize:], &answer, new([]byte)); err != nil || !reflect.DeepEqual(answer, a) {
 		t.Errorf("got %+v, %v; want %+v", answer, err, a)
 	}
 
@@ -134,7 +134,7 @@ func TestOptionalFramesOfALaterVersionAreSkipped(t *testing.T) {
 		}
 		if h.kind == kindAnswer {
 			var got Answer
-			if err := parseAnswer(payload, &got); err != nil || got.Status != 204 {
+			if err := parseAnswer(payload, &got, new([]byte)); err != nil || got.Status != 204 {
 				t.Errorf("got %+v, %v", got, err)
 			}
 			break

@@ -1,19 +1,53 @@
 package link
 
-import (
-	"context"
-	"io"
-)
+import "io"
 
 // An Incoming is one request and its answer, on the agent's side. One
 // goroutine may read while another writes; Fail may be called from anywhere.
+// Neither it nor the texts of its Request may be used after the handler has
+// returned: another request may be there then.
 type Incoming struct {
 	Request
 	pipe
 	peer    *peer
-	cancel  context.CancelCauseFunc
-	replied bool // guarded by pipe.mu
-	over    bool // so is this
+	life    *life
+	head    []byte        // what the texts of Request point into
+	turn    chan struct{} // a token: a request has come; closed, none will
+	replied bool          // guarded by pipe.mu
+	over    bool          // so is this
+}
+
+// newIncoming makes one with a goroutine of its own, which carries one request
+// after another.
+func newIncoming(p *peer) *Incoming {
+	in := &Incoming{peer: p, life: new(life), turn: make(chan struct{}, 1)}
+	in.init(p.out)
+	go in.run()
+	return in
+}
+
+func (in *Incoming) run() {
+	for range in.turn {
+		in.carry()
+		if !in.peer.keep(in) {
+			return
+		}
+	}
+}
+
+func (in *Incoming) carry() {
+	defer in.peer.server.leave(in.peer)
+	defer in.life.end(nil)
+	defer in.conclude()
+	in.peer.server.handler(in.life, in)
+}
+
+// clean reports whether nobody can be left who still reads or ends the request:
+// its body was read to its end and its answer written to its end.
+func (in *Incoming) clean() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.drained && in.err == ErrAnswered //nolint:errorlint // this very value
 }
 
 // Read reads the request's body. At its end it returns [io.EOF].
@@ -138,7 +172,7 @@ func (in *Incoming) handle(h header, payload []byte) error {
 	case kindCancel:
 		in.peer.forget(h.stream)
 		in.end(h.stream, ErrCancelled)
-		in.cancel(ErrCancelled)
+		in.life.end(ErrCancelled)
 	}
 	return nil
 }

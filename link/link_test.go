@@ -156,6 +156,52 @@ func TestManyRequestsShareAConnection(t *testing.T) {
 	}
 }
 
+// What carried one request carries the next, and nothing of the one before.
+func TestRequestAfterAnotherStartsAnew(t *testing.T) {
+	type seen struct {
+		path, header, body string
+		deadline           bool
+		ended              error
+	}
+	heard := make(chan seen, 1)
+	over := make(chan struct{})
+	s := link.NewServer(func(ctx context.Context, in *link.Incoming) {
+		body, _ := io.ReadAll(in)
+		_, deadline := ctx.Deadline()
+		heard <- seen{strings.Clone(in.Path), strings.Clone(fmt.Sprint(in.Header)), string(body), deadline, ctx.Err()}
+		if in.Path == "/kept" {
+			context.AfterFunc(ctx, func() { close(over) })
+		}
+		in.Reply(&link.Answer{Status: 200, Size: 0})
+	}, nil)
+	s.SetLine(1)
+	p := connect(t, s, link.Hooks{})
+	for _, r := range []link.Request{
+		{Path: "/long", Timeout: time.Minute, Header: []link.Field{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}},
+		{Path: "/kept", Timeout: time.Minute},
+		{Path: "/", Header: []link.Field{{Name: "c", Value: "3"}}},
+	} {
+		p.wait(t, 1)
+		st, err := p.Open(&r, []byte(r.Path), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := seen{r.Path, fmt.Sprint(r.Header), r.Path, r.Timeout > 0, nil}
+		if got := <-heard; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if _, err := answer(st); err != nil {
+			t.Error(err)
+		}
+		st.Close()
+	}
+	select {
+	case <-over:
+	case <-time.After(5 * time.Second):
+		t.Error("the context of a request outlives it")
+	}
+}
+
 func TestLargeBodiesPassBothWaysThroughTheirWindows(t *testing.T) {
 	s := link.NewServer(echo, nil)
 	s.SetLine(1)

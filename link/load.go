@@ -3,6 +3,7 @@ package link
 import (
 	"encoding/binary"
 	"math"
+	"strings"
 
 	"loadline.dev/loadline/serving"
 )
@@ -28,13 +29,15 @@ func appendLoad(b []byte, l *Load) []byte {
 
 // parseLoad leaves alone what a later version has written behind.
 func parseLoad(payload []byte, l *Load) error {
-	c := cursor{rest: string(payload)}
+	c := cursor{rest: view(payload)}
 	l.Sequence = c.number()
 	l.InFlight = c.count(math.MaxInt32)
 	l.Waiting = c.count(math.MaxInt32)
 	l.Line = c.count(math.MaxInt32)
 	l.Service = c.duration()
-	l.State = serving.State(c.text())
+	if state := c.text(); state != string(l.State) { // else the text is here already
+		l.State = serving.State(strings.Clone(state))
+	}
 	for _, n := range l.Counters.list() {
 		*n = c.number()
 	}

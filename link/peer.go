@@ -1,7 +1,6 @@
 package link
 
 import (
-	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,8 @@ type peer struct {
 	reported bool   // since the last beat; guarded by server.mu
 
 	mu      sync.Mutex
-	streams map[uint32]*Incoming
+	streams map[uint32]*Incoming // nil when the connection is over
+	free    []*Incoming          // carry nothing
 }
 
 func newPeer(s *Server, nc net.Conn) *peer {
@@ -45,12 +45,15 @@ func (p *peer) serve(in *reader) error {
 	p.out.stop(net.ErrClosed)
 	tending.Wait()
 	p.mu.Lock()
-	left := p.streams
-	p.streams = nil
+	left, free := p.streams, p.free
+	p.streams, p.free = nil, nil
 	p.mu.Unlock()
+	for _, in := range free {
+		close(in.turn)
+	}
 	for id, s := range left {
 		s.end(id, &BrokenError{Taken: true, Why: "the gateway is gone"})
-		s.cancel(ErrCancelled)
+		s.life.end(ErrCancelled)
 	}
 	p.server.part(p)
 	return err
@@ -105,34 +108,72 @@ func (p *peer) forget(id uint32) {
 }
 
 func (p *peer) open(h header, payload []byte) error {
-	s := &Incoming{peer: p}
-	body, err := parseRequest(payload, &s.Request)
+	s := p.vacant()
+	body, err := parseRequest(payload, &s.Request, &s.head)
 	switch {
 	case err != nil:
-		return err
 	case h.stream == 0:
-		return malformed("a request on stream 0")
+		err = malformed("a request on stream 0")
 	case p.stream(h.stream) != nil:
-		return malformed("a request on a stream that is open")
-	case !p.server.enter(p):
-		p.out.commit(appendWhy(p.out.begin(), kindRefuse, 0, h.stream, "no place is granted"), true)
+		err = malformed("a request on a stream that is open")
+	case p.server.enter(p):
+		s.begin(h, body)
 		return nil
+	default:
+		p.out.commit(appendWhy(p.out.begin(), kindRefuse, 0, h.stream, "no place is granted"), true)
 	}
-	s.init(p.out)
-	s.reset(h.stream)
-	s.deliver(h.stream, body, h.flags&flagEnd != 0)
-	ctx := s.context(p.server.base)
 	p.mu.Lock()
-	p.streams[h.stream] = s
+	p.free = append(p.free, s)
+	p.mu.Unlock()
+	return err
+}
+
+// begin hands the request to the goroutine of in.
+func (in *Incoming) begin(h header, body []byte) {
+	in.reset(h.stream)
+	in.replied, in.over = false, false
+	in.deliver(h.stream, body, h.flags&flagEnd != 0)
+	in.life = in.life.begin(in.peer.server.base, in.Timeout)
+	p := in.peer
+	p.mu.Lock()
+	p.streams[h.stream] = in
 	p.out.inside.Store(int32(len(p.streams)))
 	p.mu.Unlock()
-	go func() {
-		defer p.server.leave(p)
-		defer s.cancel(nil)
-		defer s.conclude()
-		p.server.handler(ctx, s)
-	}()
-	return nil
+	in.turn <- struct{}{}
+}
+
+// vacant returns one that carries nothing.
+func (p *peer) vacant() *Incoming {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.free)
+	if n == 0 {
+		return newIncoming(p)
+	}
+	in := p.free[n-1]
+	p.free[n-1] = nil
+	p.free = p.free[:n-1]
+	return in
+}
+
+// maxVacant bounds how many are kept with each connection.
+const maxVacant = 256
+
+// keep takes in back for another request, if it can.
+func (p *peer) keep(in *Incoming) bool {
+	if !in.clean() {
+		return false
+	}
+	if cap(in.head) > 8<<10 {
+		in.head = nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.streams == nil || len(p.free) >= maxVacant {
+		return false
+	}
+	p.free = append(p.free, in)
+	return true
 }
 
 // tend reports the load, and ends a connection whose gateway is silent or does
@@ -153,16 +194,4 @@ func (p *peer) tend(quit <-chan struct{}) {
 		}
 		p.server.beat(p)
 	}
-}
-
-// context is what the handler of in gets.
-func (in *Incoming) context(base context.Context) context.Context {
-	ctx, cancel := context.WithCancelCause(base)
-	in.cancel = cancel
-	if in.Timeout > 0 {
-		timed, stop := context.WithTimeout(ctx, in.Timeout)
-		in.cancel = func(cause error) { cancel(cause); stop() }
-		return timed
-	}
-	return ctx
 }

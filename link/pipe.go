@@ -14,15 +14,16 @@ const eager = 32 << 10
 type pipe struct {
 	out *sender
 
-	mu     sync.Mutex
-	id     uint32 // zero when the pipe is not in use
-	in     []byte // received; in[off:] is unread
-	off    int
-	allow  int  // bytes the other side may still send
-	unsaid int  // bytes read here that the other side does not know of
-	ended  bool // no more will be received
-	window int  // bytes this side may still send
-	closed bool // this side sends no more
+	mu      sync.Mutex
+	id      uint32 // zero when the pipe is not in use
+	in      []byte // received; in[off:] is unread
+	off     int
+	allow   int  // bytes the other side may still send
+	unsaid  int  // bytes read here that the other side does not know of
+	ended   bool // no more will be received
+	drained bool // and whoever reads was told
+	window  int  // bytes this side may still send
+	closed  bool // this side sends no more
 
 	// err is why the stream is over before its time. What was received before
 	// can still be read unless drop was asked for.
@@ -46,7 +47,7 @@ func (p *pipe) reset(id uint32) {
 	}
 	p.id, p.in, p.off = id, p.in[:0], 0
 	p.allow, p.window, p.unsaid = Window, Window, 0
-	p.ended, p.closed, p.err = false, false, nil
+	p.ended, p.drained, p.closed, p.err = false, false, false, nil
 	drain(p.wake)
 	drain(p.room)
 }
@@ -143,6 +144,7 @@ func (p *pipe) take(b []byte) (n, said int, err error) {
 	p.unsaid += n
 	switch {
 	case n == 0 && p.ended:
+		p.drained = true
 		return 0, 0, io.EOF
 	case n == 0 && p.err != nil:
 		return 0, 0, p.err

@@ -36,6 +36,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	dirty     []*peer // whose queue holds something to be flushed; see unlock
 	sequence  uint64
+	load      Load // scratch for a report
 	draining  bool
 	settled   bool          // draining, and nothing is inside
 	idle      chan struct{} // closed once settled
@@ -185,11 +186,11 @@ func (s *Server) divideLocked() {
 // reportLocked queues a load report for p.
 func (s *Server) reportLocked(p *peer) {
 	s.sequence++
-	l := Load{Sequence: s.sequence, InFlight: s.places.inside(), Line: s.places.line}
+	s.load = Load{Sequence: s.sequence, InFlight: s.places.inside(), Line: s.places.line}
 	if s.report != nil {
-		s.report(&l)
+		s.report(&s.load)
 	}
-	p.out.commit(appendLoad(p.out.begin(), &l), false)
+	p.out.commit(appendLoad(p.out.begin(), &s.load), false)
 	p.reported = true
 	s.dirty = append(s.dirty, p)
 }

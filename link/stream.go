@@ -14,13 +14,17 @@ type Stream struct {
 
 	opened   atomic.Uint64 // where its first frame begins; see sender.mark
 	answer   Answer
-	answered bool // the head is there
+	texts    []byte // what the texts of answer point into
+	answered bool   // the head is there
 }
 
 func (s *Stream) begin(id uint32) {
 	s.reset(id)
 	s.answered = false
 	s.answer.Header = s.answer.Header[:0]
+	if cap(s.texts) > 8<<10 {
+		s.texts = nil
+	}
 }
 
 // Write sends more of the body; end says that it was the last. It waits while
@@ -128,7 +132,7 @@ func (s *Stream) head(h header, payload []byte) error {
 	if s.answered {
 		return malformed("two heads of one answer")
 	}
-	if err := parseAnswer(payload, &s.answer); err != nil {
+	if err := parseAnswer(payload, &s.answer, &s.texts); err != nil {
 		return err
 	}
 	s.answered = true
