@@ -92,6 +92,7 @@ func read(dir string, m mlmodel.Model, allow bool) (wants, error) {
 		return wants{}, err
 	}
 	r.w.withMLflow(m.MLflowVersion)
+	r.w.withSetuptools(m.MLflowVersion)
 	return r.w, nil
 }
 
@@ -331,6 +332,19 @@ func (w *wants) withMLflow(version string) {
 	}
 	w.add(r)
 	w.notes = append(w.notes, why+": added "+r.text)
+}
+
+var oldMLflowRE = regexp.MustCompile(`^(?:1|2\.(?:[0-9]|1[0-6]))(?:\.|$)`)
+
+// withSetuptools keeps pkg_resources, which MLflow imports before 2.17 without
+// naming what provides it, and which setuptools has dropped since.
+func (w *wants) withSetuptools(logged string) {
+	versioned := func(q requirement) bool { return q.name == "setuptools" && q.text != q.name }
+	if !oldMLflowRE.MatchString(or(w.pins["mlflow"], logged)) || slices.Contains(w.names, "setuptools") || slices.ContainsFunc(w.build, versioned) {
+		return
+	}
+	w.add(requirement{name: "setuptools", text: "setuptools<81"})
+	w.notes = append(w.notes, "MLflow before 2.17 needs pkg_resources: added setuptools<81")
 }
 
 var minorRE = regexp.MustCompile(`^(\d+\.\d+)(\.\d+)?([a-z]+\d+)?\+?$`)

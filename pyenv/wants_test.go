@@ -81,6 +81,17 @@ func TestRequirementsAreReadAsMLflowWrites(t *testing.T) {
 			python: "3.11",
 			note:   "mlflow-skinny alone cannot score: added mlflow==3.16.0",
 		},
+		"an MLflow that needs pkg_resources": {
+			files:  map[string]string{"python_env.yaml": "python: 3.9\nbuild_dependencies: [pip, setuptools]\ndependencies: [mlflow==2.9.2]\n"},
+			lines:  []string{"mlflow==2.9.2", "setuptools<81"},
+			python: "3.9",
+			note:   "MLflow before 2.17 needs pkg_resources: added setuptools<81",
+		},
+		"such an MLflow with setuptools of its own": {
+			files:  map[string]string{"python_env.yaml": pythonEnv, "requirements.txt": "mlflow==2.16.2\n"},
+			lines:  []string{"mlflow==2.16.2"},
+			python: "3.11",
+		},
 		"a float that YAML would shorten": {
 			files:  map[string]string{"python_env.yaml": "python: 3.10\ndependencies: [mlflow]\n"},
 			lines:  []string{"mlflow"},
