@@ -108,7 +108,7 @@ func (c *conn) flush() error {
 	c.answer.sent = c.answer.started
 	for sent := 0; sent < len(c.out); {
 		c.writeUntil.Store(c.g.now() + int64(c.g.Patience.Write))
-		n, err := c.nc.Write(c.out[sent:min(len(c.out), sent+wholeAnswer)])
+		n, err := c.write(c.out[sent:min(len(c.out), sent+wholeAnswer)])
 		sent += n
 		if err != nil && !c.early(err, &c.writeUntil, c.nc.SetWriteDeadline) {
 			c.writeUntil.Store(0)

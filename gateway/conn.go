@@ -28,6 +28,7 @@ type conn struct {
 	g      *Gateway
 	nc     net.Conn
 	raw    syscall.RawConn // nil where leaving cannot be seen
+	fd     int             // of the socket while poll holds it, else -1
 	remote string
 	secure bool
 
@@ -74,7 +75,7 @@ const (
 )
 
 func newConn(g *Gateway, nc net.Conn) *conn {
-	c := &conn{g: g, nc: nc, remote: nc.RemoteAddr().String()}
+	c := &conn{g: g, nc: nc, fd: -1, remote: nc.RemoteAddr().String()}
 	under := nc
 	if t, ok := nc.(*tls.Conn); ok {
 		under, c.secure = t.NetConn(), true

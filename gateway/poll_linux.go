@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"loadline.dev/loadline/internal/nonblock"
 )
 
 // poll executes requests for as long as each arrives whole, head and body, as
@@ -22,7 +24,9 @@ func (c *conn) poll() (ordinary bool) {
 	for c.r == c.w {
 		ordinary = true
 		err := c.raw.Read(func(fd uintptr) (stop bool) {
+			c.fd = int(fd)
 			stop, ordinary = c.ready(int(fd))
+			c.fd = -1
 			return stop
 		})
 		switch {
@@ -43,10 +47,8 @@ func (c *conn) ready(fd int) (stop, ordinary bool) {
 			c.r, c.w = 0, 0
 		}
 		room := c.in[c.w:]
-		n, err := syscall.Read(fd, room)
+		n, err := nonblock.Read(fd, room)
 		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
 		case errors.Is(err, syscall.EAGAIN):
 			c.await(false)
 			return false, false
@@ -91,4 +93,14 @@ func (c *conn) hangUp() {
 		return
 	}
 	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+}
+
+// write writes at once what the socket takes at once, from within poll.
+func (c *conn) write(p []byte) (int, error) {
+	if c.fd >= 0 {
+		if n, err := nonblock.Write(c.fd, p); err == nil {
+			return n, nil
+		}
+	}
+	return c.nc.Write(p) // it waits, and knows what errors mean
 }

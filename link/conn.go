@@ -66,7 +66,9 @@ func NewConn(ctx context.Context, nc net.Conn, h Hooks) (*Conn, error) {
 		}
 		return nil, fmt.Errorf("greet agent: %w", err)
 	}
-	c.out = newSender(nc)
+	c.nc = own(nc)
+	in.src = c.nc
+	c.out = newSender(c.nc)
 	var tending sync.WaitGroup
 	tending.Go(c.tend)
 	go func() {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"loadline.dev/loadline/internal/nonblock"
 )
 
 // poll is each on a socket. An ordinary Read tries before it waits, and mostly
@@ -14,7 +16,11 @@ import (
 // does not fill the buffer has emptied the socket (epoll(7)).
 func (r *reader) poll(raw syscall.RawConn, f func(header, []byte) error) error {
 	var over error
+	own, owned := r.src.(*socket)
 	err := raw.Read(func(fd uintptr) bool {
+		if owned {
+			fd = uintptr(own.fd)
+		}
 		for {
 			need, err := r.handle(f)
 			if over = err; err != nil {
@@ -22,10 +28,8 @@ func (r *reader) poll(raw syscall.RawConn, f func(header, []byte) error) error {
 			}
 			r.makeRoom(need)
 			room := r.buf[r.end:]
-			n, err := syscall.Read(int(fd), room)
+			n, err := nonblock.Read(int(fd), room)
 			switch {
-			case errors.Is(err, syscall.EINTR):
-				continue
 			case errors.Is(err, syscall.EAGAIN):
 				return false
 			case err != nil:

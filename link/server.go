@@ -120,6 +120,18 @@ func (s *Server) ServeConn(nc net.Conn) error {
 		return err
 	}
 	nc.SetDeadline(time.Time{})
+	mine := own(nc)
+	if mine != nc {
+		defer mine.Close()
+		s.mu.Lock()
+		delete(s.open, nc)
+		s.open[mine] = struct{}{}
+		if nc = mine; s.closed {
+			hangUp(nc)
+		}
+		s.mu.Unlock()
+	}
+	in.src = nc
 	p := newPeer(s, nc)
 	s.join(p)
 	return p.serve(in)
