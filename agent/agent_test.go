@@ -532,6 +532,9 @@ func TestDrainFinishesWhatIsInsideAndEnds(t *testing.T) {
 	<-entered
 	close(s.drain)
 	s.state("draining", func(r serving.Replica) bool { return r.State == serving.Draining })
+	for end := time.Now().Add(5 * time.Second); c.Places() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // it is written down first, and said to gateways then
+	}
 	if _, _, err := ask(c, link.Request{}); !errors.Is(err, link.ErrNotTaken) {
 		t.Errorf("a draining replica took a request: %v", err)
 	}

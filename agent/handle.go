@@ -80,11 +80,17 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 	w := &reply{in: in}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	late := time.AfterFunc(limit, func() { w.expire() })
-	defer late.Stop()
 	// Whoever still works on a request past its deadline hangs, whether or not
 	// anybody waits for the answer.
 	patience := max(limit, a.patience())
+	overdue := func() {
+		if limit >= patience {
+			a.doubt(r) // before the answer: who asks next must not be let in here
+		}
+		w.expire()
+	}
+	late := time.AfterFunc(limit, overdue)
+	defer late.Stop()
 	hung := time.AfterFunc(patience+hangGrace, func() {
 		r.condemn(fmt.Sprintf("killed: a request with a deadline of %v was still running after %v", limit, patience+hangGrace))
 	})
@@ -92,10 +98,7 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 	start := time.Now()
 	err := r.Do(ctx, request(in), w)
 	if errors.Is(err, context.DeadlineExceeded) {
-		w.expire() // the engine may notice before the timer does
-	}
-	if ctx.Err() != nil && time.Since(start) >= patience {
-		a.doubt(r)
+		overdue() // the engine may notice before the timer does
 	}
 	if errors.Is(err, ErrEngineGone) {
 		a.leave(r)
