@@ -211,7 +211,10 @@ func (j Job) policy(work string, argv []string, vars map[string]string, port int
 			p.Read = append(p.Read, path)
 		}
 	}
-	if port != 0 {
+	switch {
+	case r.Egress:
+		p.Network = sandbox.Open // its example may need what it calls
+	case port != 0:
 		p.Network, p.Ports = sandbox.Loopback, []int{port}
 	}
 	return p
@@ -288,7 +291,7 @@ func adviceFor(why string) string {
 	case noWriteRE.MatchString(why):
 		return "let the model write where it may: in $HOME, in its current folder, or with the tempfile module; its own files and /tmp are closed to it"
 	case noNetRE.MatchString(why):
-		return "a model's process has no network: log what it would download among its artifacts, and read it from there"
+		return "a model's process has no network: log what it would download among its artifacts and read it from there, or allow connections with --egress"
 	}
 	return "see the whole traceback with: loadline logs NAME --build"
 }

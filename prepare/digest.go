@@ -17,10 +17,11 @@ type content struct {
 	Vars                    [][2]string
 	Limits                  serving.Limits
 	Reads                   []string `json:",omitempty"`
+	Egress                  bool     `json:",omitempty"`
 }
 
 func contentOf(e serving.Entity, limits serving.Limits) string {
-	c := content{Engine: e.Engine, Command: e.Command, Health: e.Health, Strict: e.Strict, Limits: limits, Reads: e.Reads}
+	c := content{Engine: e.Engine, Command: e.Command, Health: e.Health, Strict: e.Strict, Limits: limits, Reads: e.Reads, Egress: e.Egress}
 	if c.Engine == "" {
 		c.Engine = "auto"
 	}
@@ -32,7 +33,7 @@ func contentOf(e serving.Entity, limits serving.Limits) string {
 }
 
 // revision names what runs: model bytes, environment, engine asked for,
-// variables, strictness, limits. Another name for the same bytes is the same
+// variables, strictness, egress, limits. Another name for the same bytes is the same
 // revision.
 func revision(e serving.Entity, r serving.Recipe) string {
 	e.Model = ""

@@ -141,7 +141,7 @@ func (r *run) close() {
 
 func (r *run) prepare(ctx context.Context) (serving.Recipe, error) {
 	e := r.e
-	recipe := serving.Recipe{Asked: e.Model, Strict: e.Strict, Limits: r.p.Limits, Created: time.Now().UTC()}
+	recipe := serving.Recipe{Asked: e.Model, Strict: e.Strict, Egress: e.Egress, Limits: r.p.Limits, Created: time.Now().UTC()}
 	var m mlmodel.Model
 	if e.Model != "" {
 		pin, err := r.resolve(ctx)

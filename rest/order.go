@@ -21,7 +21,7 @@ func parseOrder(data []byte, disk local) (order, error) {
 	e := serving.Entity{
 		Name: r.text("entity"), Engine: r.text("engine"),
 		Command: r.text("command"), Health: r.text("health"),
-		Strict: r.flag("strict"), Vars: r.dictionary("env"),
+		Strict: r.flag("strict"), Egress: r.flag("egress"), Vars: r.dictionary("env"),
 	}
 	model := r.text("model")
 	o := order{}

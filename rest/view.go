@@ -45,6 +45,7 @@ type EntityView struct {
 	Why      string            `json:"why,omitempty"`
 	Command  string            `json:"command,omitempty"`
 	Strict   bool              `json:"strict"`
+	Egress   bool              `json:"egress"`
 	Env      map[string]string `json:"env,omitempty"`
 	Runtime  *RuntimeView      `json:"environment,omitempty"`
 	Scale    ScaleView         `json:"scale"`
@@ -185,7 +186,7 @@ func entityView(s serving.EntityStatus) EntityView {
 	v := EntityView{
 		Name: e.Name, Version: s.Config, Pending: s.Pending, State: string(s.State), Message: s.Message,
 		Model: e.Model, Pinned: s.Recipe.Pinned, Engine: e.Engine, Why: s.Recipe.Why, Command: e.Command,
-		Strict: e.Strict, Env: e.Vars, Scale: scaleView(e.Scale), Revision: s.Revision.Digest, Want: s.Want,
+		Strict: e.Strict, Egress: e.Egress, Env: e.Vars, Scale: scaleView(e.Scale), Revision: s.Revision.Digest, Want: s.Want,
 		Replicas: []ReplicaView{}, Phases: []PhaseView{},
 	}
 	if s.Recipe.Engine != "" {

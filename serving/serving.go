@@ -128,6 +128,10 @@ type Entity struct {
 	// Strict refuses with 400 whatever MLflow would alter silently.
 	Strict bool
 
+	// Egress lets the engine's process open connections. Without it a model
+	// reaches nobody.
+	Egress bool
+
 	// Vars are environment variables of the engine's process.
 	Vars map[string]string
 
@@ -178,6 +182,7 @@ type Recipe struct {
 	ExampleType string // its Content-Type
 
 	Strict  bool
+	Egress  bool
 	Limits  Limits
 	Phases  []Phase // how the preparation went
 	Created time.Time

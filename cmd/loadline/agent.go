@@ -105,7 +105,10 @@ func engineCommand(dir string, a serving.Assignment, argv []string, vars map[str
 		Memory: orElse(r.Limits.Memory, mostMemory()), Processes: orElse(r.Limits.Processes, defaultProcesses),
 		FileSize: defaultFileSize, OpenFiles: defaultOpenFiles,
 	}
-	if len(ports) > 0 {
+	switch {
+	case r.Egress:
+		p.Network = sandbox.Open
+	case len(ports) > 0:
 		p.Network = sandbox.Loopback
 	}
 	for _, path := range slices.Concat([]string{r.Model.Dir, r.Env.Dir}, r.Launch.Reads, argv[1:]) {

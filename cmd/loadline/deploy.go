@@ -65,6 +65,7 @@ folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
 	f.Duration("objective", 0, "how long a request may wait (waits for the autopilot)")
 	f.String("policy", "", "how it scales (waits for the autopilot)")
 	f.Bool("strict", false, "refuse with 400 whatever MLflow would alter silently")
+	f.Bool("egress", false, "let the model open connections; without it, it reaches nobody")
 	f.String("engine", "", "auto, python, mlflow")
 	f.StringArray("env", nil, "K=V, an environment variable of the model; may be repeated")
 	f.String("command", "", "an engine of your own: a shell command that listens on $PORT")
@@ -127,8 +128,10 @@ func (s *shell) order(cmd *cobra.Command, c *client, args []string) (map[string]
 	if engine := s.settings.text("engine"); engine != "" && order["command"] == nil {
 		order["engine"] = engine
 	}
-	if strict, _ := f.GetBool("strict"); strict {
-		order["strict"] = true
+	for _, name := range []string{"strict", "egress"} {
+		if on, _ := f.GetBool(name); on {
+			order[name] = true
+		}
 	}
 	env, err := variables(cmd)
 	if err != nil {

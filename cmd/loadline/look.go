@@ -175,6 +175,9 @@ func (s *shell) describeEntity(w io.Writer, e rest.EntityView) {
 	if e.Strict {
 		rows = append(rows, []string{"  strict", "yes"})
 	}
+	if e.Egress {
+		rows = append(rows, []string{"  egress", "allowed"})
+	}
 	for _, r := range e.Replicas {
 		line := fmt.Sprintf("%s  pid %d  engine %d  %s", r.State, r.PID, r.Engine, ago(r.Started))
 		if r.Restarts > 0 {

@@ -36,6 +36,7 @@ func serveCommand(s *shell) *cobra.Command {
 	f.String("name", "", "the endpoint's name (default: the model's)")
 	f.String("engine", "", "auto, python, mlflow")
 	f.Bool("strict", false, "refuse with 400 whatever MLflow would alter silently")
+	f.Bool("egress", false, "let the model open connections; without it, it reaches nobody")
 	f.StringArray("env", nil, "K=V, an environment variable of the model; may be repeated")
 	f.Duration("timeout", 20*time.Minute, "how long it may take until it is ready")
 	serverFlags(cmd)
@@ -125,8 +126,10 @@ func (s *shell) serveOrder(cmd *cobra.Command, model string) (map[string]any, er
 	if engine := s.settings.text("engine"); engine != "" {
 		order["engine"] = engine
 	}
-	if strict, _ := cmd.Flags().GetBool("strict"); strict {
-		order["strict"] = true
+	for _, name := range []string{"strict", "egress"} {
+		if on, _ := cmd.Flags().GetBool(name); on {
+			order[name] = true
+		}
 	}
 	env, err := variables(cmd)
 	if len(env) > 0 {
