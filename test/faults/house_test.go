@@ -64,6 +64,7 @@ func (h *house) leave() {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // a test that failed may leave some
 	}
 	os.RemoveAll(h.data)
+	os.Remove(h.log())
 }
 
 func (h *house) log() string { return h.data + ".log" }
