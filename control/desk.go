@@ -305,19 +305,27 @@ func (d *Desk) BuildLogs(ctx context.Context, tenant, name, entity string) (stri
 	if i < 0 {
 		return "", refuse(serving.NotFound, name, "loadline describe "+name, "no served entity %q", short(entity))
 	}
+	log, err := d.buildLog(ctx, st.Entities[i])
+	if err != nil && !errors.Is(err, serving.NotFound) {
+		return "", err
+	}
+	if len(log) > 0 {
+		return string(log), nil
+	}
+	// No log was kept; what is remembered of the phases still says something.
 	var text strings.Builder
 	writePhases(&text, st.Entities[i])
-	if d.Builds != nil {
-		log, err := d.Builds.EntityLog(ctx, st.Entities[i].Entity)
-		if digest := st.Entities[i].Revision.Digest; digest != "" {
-			log, err = d.Builds.BuildLog(ctx, digest)
-		}
-		if err != nil && !errors.Is(err, serving.NotFound) {
-			return "", err
-		}
-		text.Write(log)
-	}
 	return text.String(), nil
+}
+
+func (d *Desk) buildLog(ctx context.Context, st serving.EntityStatus) ([]byte, error) {
+	switch {
+	case d.Builds == nil:
+		return nil, nil
+	case st.Revision.Digest != "":
+		return d.Builds.BuildLog(ctx, st.Revision.Digest)
+	}
+	return d.Builds.EntityLog(ctx, st.Entity)
 }
 
 // change reads, edits and writes a record, again when somebody else was faster.
