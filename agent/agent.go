@@ -43,7 +43,7 @@ type Options struct {
 // Bounds where the assignment sets none.
 const (
 	defaultStart   = 120 * time.Second // from start to ready
-	defaultRequest = 120 * time.Second // one request
+	defaultRequest = 297 * time.Second // one request, as the API documents it
 	hangGrace      = time.Second       // beyond its deadline, before an engine counts as hung
 	maxDoubt       = 30 * time.Second  // for an engine that let a deadline pass, to answer its probe
 	goneGrace      = 2 * time.Second   // for an engine that takes nothing more, to end
