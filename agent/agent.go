@@ -81,8 +81,11 @@ type agent struct {
 	request time.Duration // longest execution of one request
 	start   time.Duration // longest time from start to ready
 
-	mu     sync.Mutex
-	engine *run // that takes requests; nil while there is none
+	engine atomic.Pointer[run] // that takes requests; nil while there is none
+
+	// lining is held by whoever changes the load line for an engine. It comes
+	// before the server's own lock, which report is called under.
+	lining sync.Mutex
 }
 
 // A run is one engine process that has become ready, and why the agent ended
@@ -188,10 +191,8 @@ func (a *agent) set(state serving.State, why string) error {
 			return
 		}
 		r.State, r.Why, r.Engine = state, why, 0
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.engine != nil {
-			r.Engine = a.engine.PID()
+		if engine := a.engine.Load(); engine != nil {
+			r.Engine = engine.PID()
 		}
 	})
 	if err != nil {

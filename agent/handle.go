@@ -50,9 +50,7 @@ func (a *agent) report(l *link.Load) {
 		TimedOut: a.count.timedOut.Load(), Cancelled: a.count.cancelled.Load(), Restarts: a.count.restarts.Load(),
 		Columns: a.count.columns.Load(), Raw: a.count.raw.Load(),
 	}
-	a.mu.Lock()
-	engine := a.engine
-	a.mu.Unlock()
+	engine := a.engine.Load()
 	if engine == nil {
 		return
 	}
@@ -65,9 +63,7 @@ func (a *agent) report(l *link.Load) {
 
 // handle carries one request to the engine.
 func (a *agent) handle(ctx context.Context, in *link.Incoming) {
-	a.mu.Lock()
-	r := a.engine
-	a.mu.Unlock()
+	r := a.engine.Load()
 	if r == nil {
 		a.count.notTaken.Add(1)
 		in.Refuse("the engine is not ready")
@@ -153,9 +149,9 @@ func (a *agent) doubt(r *run) {
 
 // setLine sets the load line of r, unless it is not the one that takes requests.
 func (a *agent) setLine(r *run, line int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.engine != r {
+	a.lining.Lock()
+	defer a.lining.Unlock()
+	if a.engine.Load() != r {
 		return false
 	}
 	a.server.SetLine(line)
@@ -166,10 +162,7 @@ func (a *agent) setLine(r *run, line int) bool {
 // who found it is sent elsewhere: it must not be granted a place here again. A
 // process that does not end of it is no use any more.
 func (a *agent) leave(r *run) {
-	a.mu.Lock()
-	first := a.engine == r
-	a.mu.Unlock()
-	if !first {
+	if a.engine.Load() != r {
 		return
 	}
 	a.admit(nil)

@@ -93,6 +93,7 @@ func (a *agent) live(ctx context.Context) (ready time.Duration, why error) {
 func (a *agent) work(ctx context.Context, r *run) time.Duration {
 	since := time.Now()
 	a.admit(r)
+	debug.FreeOSMemory() // what only starting needed: there is an agent beside every model
 	look := time.NewTicker(2 * time.Second)
 	defer look.Stop()
 	for {
@@ -198,13 +199,12 @@ func (p *proof) Flush() error { return nil }
 
 // admit lets requests in to r, or, with nil, lets none in.
 func (a *agent) admit(r *run) {
-	a.mu.Lock()
-	before := a.engine
-	a.engine = r
+	a.lining.Lock()
+	before := a.engine.Swap(r)
+	a.lining.Unlock()
 	if before != nil && before != r {
 		a.count.cross(before.Engine)
 	}
-	a.mu.Unlock()
 	if r == nil {
 		a.server.SetLine(0)
 		return

@@ -155,7 +155,7 @@ func (r *replica) load(l link.Load) {
 		r.e.meters.columns.Add(float64(l.Columns - min(l.Columns, r.columns)))
 		r.e.meters.raw.Add(float64(l.Raw - min(l.Raw, r.raw)))
 	}
-	r.reported, r.columns, r.raw = true, l.Columns, l.Raw
+	r.reported, r.columns, r.raw = true, max(r.columns, l.Columns), max(r.raw, l.Raw)
 }
 
 func (r *replica) seen() balance.Seen {

@@ -298,7 +298,7 @@ func (e *Engine) Stop(grace time.Duration) {
 		return
 	}
 	if grace > 0 {
-		conn.CloseWrite()
+		_ = conn.CloseWrite()
 		select {
 		case <-e.ended:
 			return
