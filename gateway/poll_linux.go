@@ -42,32 +42,30 @@ func (c *conn) poll() (ordinary bool) {
 // ready reads what has come and executes it. It stops when the connection is
 // over, or to leave it to the ordinary way.
 func (c *conn) ready(fd int) (stop, ordinary bool) {
-	for {
-		if c.r == c.w {
-			c.r, c.w = 0, 0
-		}
-		room := c.in[c.w:]
-		n, err := nonblock.Read(fd, room)
-		switch {
-		case errors.Is(err, syscall.EAGAIN):
-			c.await(false)
-			return false, false
-		case err != nil || n == 0:
-			return true, false
-		}
-		c.w += n
-		for c.r < c.w && c.whole() {
-			if !c.execute() {
-				c.spent = true
-				return true, false
-			}
-		}
-		if c.r < c.w || n == len(room) {
-			return true, true
-		}
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+	}
+	room := c.in[c.w:]
+	n, err := nonblock.Read(fd, room)
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
 		c.await(false)
 		return false, false
+	case err != nil || n == 0:
+		return true, false
 	}
+	c.w += n
+	for c.r < c.w && c.whole() {
+		if !c.execute() {
+			c.spent = true
+			return true, false
+		}
+	}
+	if c.r < c.w || n == len(room) {
+		return true, true
+	}
+	c.await(false)
+	return false, false
 }
 
 // whole begins the next request if all of it is there.

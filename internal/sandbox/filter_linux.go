@@ -108,7 +108,9 @@ func program(n Network) []unix.SockFilter {
 func socketRules(f *filter, n Network) {
 	if n == Open {
 		f.load(offsetArgs)
-		for _, family := range []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK} {
+		// No Unix sockets: connecting to one by its path is no access to a file that
+		// Landlock would see, and other replicas' agents listen on them.
+		for _, family := range []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK} {
 			f.ifIs(family, allow)
 		}
 		f.answer(refuseNet)

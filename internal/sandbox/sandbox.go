@@ -36,7 +36,8 @@ const (
 	// Loopback is for engines that speak HTTP: they may listen on
 	// [Policy.Ports] and connect nowhere.
 	Loopback Network = "loopback"
-	// Open leaves the network as it is.
+	// Open leaves the network as it is, but for Unix sockets: a process may make
+	// pairs of its own and connect to none.
 	Open Network = "open"
 )
 

@@ -338,6 +338,14 @@ func TestOpenNetworkConnects(t *testing.T) {
 	if err != nil || out != "in\n" {
 		t.Errorf("got %q, %v", out, err)
 	}
+	// Other replicas' agents listen on Unix sockets: a pair of one's own is all there is.
+	out, err = c.py(t, `import socket
+a, b = socket.socketpair(); a.send(b"x"); print(b.recv(1).decode())
+try: socket.socket(socket.AF_UNIX); print("made")
+except OSError: print("refused")`)
+	if err != nil || out != "x\nrefused\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
 }
 
 func TestMemoryIsBounded(t *testing.T) {

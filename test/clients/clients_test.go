@@ -19,21 +19,13 @@ import (
 // TestRealClients starts `loadline up` and lets the clients do what their
 // scripts say. Each line that a script prints is one claim that held.
 func TestRealClients(t *testing.T) {
-	python := os.Getenv("LOADLINE_TEST_CLIENTS_PYTHON")
-	if python == "" {
-		if os.Getenv("CI") == "true" || os.Getenv("LOADLINE_TEST_FULL") == "1" {
-			t.Fatal("LOADLINE_TEST_CLIENTS_PYTHON is not set; make test sets it")
-		}
-		t.Skip("LOADLINE_TEST_CLIENTS_PYTHON is not set; make test sets it")
-	}
+	python := harness.Needed(t, "LOADLINE_TEST_CLIENTS_PYTHON")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
-	bin := filepath.Join(dir, "loadline")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "loadline.dev/loadline/cmd/loadline")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	bin, err := harness.Binary(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
 	models := filepath.Join(dir, "models")
 	if out, err := harness.Python(ctx, python, "models.py", models).CombinedOutput(); err != nil {

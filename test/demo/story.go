@@ -214,7 +214,12 @@ func (s *story) kill(ctx context.Context, m model, l *load) (string, error) {
 	}
 	inside := l.during(from, dead)
 	if len(sum.failed) > inside {
-		return "", fmt.Errorf("%d requests failed, but only %d were in flight", len(sum.failed), inside)
+		var when []string
+		for _, a := range sum.failed {
+			when = append(when, fmt.Sprintf("sent %v and answered %d %v after the kill: %s", a.sent.Sub(from), a.status, a.done.Sub(from), a.err))
+		}
+		return "", fmt.Errorf("%d requests failed, but only %d were in flight until it was dead, %v after the kill:\n%s",
+			len(sum.failed), inside, dead.Sub(from), strings.Join(when, "\n"))
 	}
 	if harness.Alive(victim.Engine) {
 		return "", fmt.Errorf("the killed replica's engine (pid %d) still runs", victim.Engine)

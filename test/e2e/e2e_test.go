@@ -50,7 +50,7 @@ var bin string // folder that holds the built binary
 
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
-// build makes the binary that is told the stories, whatever lies about.
+// build finds or makes the binary that is told the stories.
 func build(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "ll-bin-")
 	if err != nil {
@@ -58,13 +58,12 @@ func build(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	bin = dir
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "loadline"), "loadline.dev/loadline/cmd/loadline")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+	loadline, err := harness.Binary(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	bin = filepath.Dir(loadline)
 	return m.Run()
 }
 

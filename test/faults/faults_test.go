@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -38,7 +37,7 @@ func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "ll-f-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		err = build(ctx, dir)
+		bin, err = harness.Binary(dir)
 	}
 	if err == nil {
 		err = save(ctx, dir)
@@ -52,19 +51,6 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
-}
-
-func build(ctx context.Context, dir string) error {
-	if bin = os.Getenv("LOADLINE_BIN"); bin != "" {
-		return nil
-	}
-	bin = filepath.Join(dir, "loadline")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, "loadline.dev/loadline/cmd/loadline")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
 }
 
 // bombed is a file that the bomb would write.

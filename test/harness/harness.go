@@ -69,7 +69,7 @@ func Listen(ctx context.Context, cmd *exec.Cmd, port int, path, log string) (*Se
 }
 
 // Stop asks the server and all that it started to end, kills what does not
-// within ten seconds, and waits. A nil Server has nothing to stop.
+// within half a minute, and waits. A nil Server has nothing to stop.
 func (s *Server) Stop() {
 	if s == nil {
 		return
@@ -77,7 +77,7 @@ func (s *Server) Stop() {
 	_ = syscall.Kill(-s.PID, syscall.SIGTERM)
 	select {
 	case <-s.gone:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		_ = syscall.Kill(-s.PID, syscall.SIGKILL)
 		<-s.gone
 	}
