@@ -49,8 +49,10 @@ DEFERRED = {
 }
 DEFERRED = {name: frozenset(taken.split()) for name, taken in DEFERRED.items()}
 
-# Packages that only gather: what lies inside may run before they have.
-_GATHER = {"mlflow.genai", "mlflow.genai.datasets"}
+# What MLflow itself takes from inside a deferred package, and what runs without
+# that package having run. For all else the package runs first: in another order
+# imports that go round in a circle would break.
+_ALONE = {"mlflow.genai.datasets.databricks_evaluation_dataset_source"}
 
 # Lists of names that take importing all of scikit-learn to make.
 _LISTS = {"skops.io._trusted_types"}
@@ -178,12 +180,15 @@ def _importing(frame):
 def _run(module):
     spec = _plain(module, "__spec__")
     package = sys.modules.get(spec.name.rpartition(".")[0])
-    if type(package) is _Deferred and package.__name__ not in _GATHER:
+    if type(package) is _Deferred:
         _run(package)
     with _bootstrap._ModuleLockManager(spec.name):
         if type(module) is not _Deferred:
             return
         waiting = spec.loader
+        if type(waiting) is not _Waiting:  # it is being reloaded, and will run
+            module.__class__ = types.ModuleType
+            return
         spec.loader = waiting.real
         module.__loader__ = waiting.real
         module.__class__ = _Running
@@ -237,7 +242,7 @@ class _Finder:
             return None
         above = name.rpartition(".")[0]
         deferred = name in DEFERRED
-        if not deferred and type(sys.modules.get(above)) is _Deferred and above not in _GATHER:
+        if not deferred and type(sys.modules.get(above)) is _Deferred and name not in _ALONE:
             _run(sys.modules[above])
             if name in sys.modules:
                 return importlib.machinery.ModuleSpec(name, _There(sys.modules[name]))

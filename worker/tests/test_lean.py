@@ -13,6 +13,9 @@ SOURCES = {
     "gather/__init__.py": "ran = True\nfrom .inner import value\n",
     "gather/inner.py": "value = 7\n",
     "gather/late.py": "import time\ntime.sleep(0.05)\nvalue = 8\ndef f(x):\n    return x + 1\nclass C:\n    pass\n",
+    "circle/__init__.py": "from . import a, b\n",
+    "circle/a.py": "class A: pass\nfrom circle.b import B\n",
+    "circle/b.py": "from circle.a import A\nclass B(A): pass\n",
     "broken.py": "raise ImportError('no such thing')\n",
     "taker.py": "from gather.late import f, C\nclass D(C): pass\n",
     "texts.py": "names = ['a', 'b']\nloud = len(names)\n",
@@ -20,7 +23,7 @@ SOURCES = {
     "sklearn/doc.py": 'def f():\n    """Doc."""\n    return "kept"\n\n'
     'def g():\n    "same"\n    return "same"\n\nh = lambda: "text"\n\nclass K:\n    """Class."""\n    def m(self):\n        """Method."""\n',
 }
-ADDED = {"gather": "", "gather.late": "f C", "broken": "", "texts": ""}
+ADDED = {"gather": "", "gather.late": "f C", "circle": "", "broken": "", "texts": ""}
 
 
 class LeanTest(unittest.TestCase):
@@ -68,6 +71,19 @@ class LeanTest(unittest.TestCase):
         self.assertFalse(self.waits("gather"))
         self.assertIs(inner, sys.modules["gather.inner"])
         self.assertEqual(gather.value, inner.value)
+
+    def test_imports_in_a_circle_keep_their_order(self):
+        import circle  # noqa: F401
+        from circle.b import B  # run before its package, this fails
+
+        self.assertEqual(B.__mro__[1].__name__, "A")
+        self.assertFalse(self.waits("circle"))
+
+    def test_a_module_that_waits_can_be_reloaded(self):
+        import gather
+
+        self.assertIs(importlib.reload(gather), gather)
+        self.assertEqual(gather.value, 7)
 
     def test_names_taken_at_the_top_of_a_module_wait_too(self):
         import taker
