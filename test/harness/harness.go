@@ -170,14 +170,22 @@ func Ask(ctx context.Context, url, body string) (int, string, error) {
 	return response.StatusCode, string(text), err
 }
 
-// Alive says whether a process of that number runs; a zombie does not.
+// Alive says whether a process of that number runs. A zombie does not; one
+// whose first thread is a zombie while others still end does, and still holds
+// its sockets.
 func Alive(pid int) bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, file := range threads {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // it ended between the two looks
+		}
+		_, state, _ := strings.Cut(string(data), ") ") // the name in brackets may hold anything
+		if state != "" && state[0] != 'Z' && state[0] != 'X' {
+			return true
+		}
 	}
-	_, state, _ := strings.Cut(string(data), ") ") // the name in brackets may hold anything
-	return !strings.HasPrefix(state, "Z")
+	return false
 }
 
 // Binary returns an absolute path of the product: what LOADLINE_BIN names, as
