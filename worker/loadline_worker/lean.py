@@ -366,29 +366,6 @@ def settle():
     if not sys.platform.startswith("linux"):
         return
     try:
-        libc = ctypes.CDLL(None)
-        getattr(libc, "malloc_trim", lambda _: 0)(0)
-        libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        for start, end in _untouched():
-            libc.madvise(start, end - start, 4)  # MADV_DONTNEED
-    except (OSError, AttributeError, ValueError):
-        pass  # nothing but a saving is lost
-
-
-def _untouched():
-    """The read-only mappings of libraries that hold nothing but the file: pages
-    that only loading needed are mapped again if anybody comes by."""
-    found, area = [], None
-    with open("/proc/self/smaps") as maps:
-        for line in maps:
-            fields = line.split()
-            if not fields[0].endswith(":"):
-                area = fields
-            elif fields[0] == "Anonymous:" and len(area) > 5 and area[5].startswith("/"):
-                found.append((area[5], area[1], area[0], fields[1] == "0"))
-    libraries = {path for path, may, _, _ in found if "x" in may}
-    return [
-        tuple(int(x, 16) for x in where.split("-"))
-        for path, may, where, clean in found
-        if clean and path in libraries and may in ("r-xp", "r--p")
-    ]
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        pass  # a C library without it: nothing but a saving is lost
