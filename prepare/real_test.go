@@ -16,6 +16,7 @@ import (
 	"loadline.dev/loadline/link"
 	"loadline.dev/loadline/pyenv"
 	"loadline.dev/loadline/serving"
+	"loadline.dev/loadline/test/harness"
 	"loadline.dev/loadline/worker"
 )
 
@@ -58,13 +59,7 @@ mlflow.sklearn.save_model(LogisticRegression().fit(X, [0, 0, 1, 1]), sys.argv[1]
 // The whole way with a model of MLflow's own making: its environment is built
 // from what it asks for, the worker loads it in the sandbox, and it answers.
 func TestRealModelIsProven(t *testing.T) {
-	python := os.Getenv("LOADLINE_TEST_PYTHON")
-	if python == "" {
-		if os.Getenv("CI") == "true" || os.Getenv("LOADLINE_TEST_FULL") == "1" {
-			t.Fatal("LOADLINE_TEST_PYTHON is not set; run make test")
-		}
-		t.Skip("needs LOADLINE_TEST_PYTHON, a python with MLflow; make test sets it")
-	}
+	python := harness.Needed(t, "LOADLINE_TEST_PYTHON")
 	w, p := newWorld(t)
 	w.dir = filepath.Join(t.TempDir(), "model")
 	if out, err := exec.Command(python, "-c", saveModel, w.dir).CombinedOutput(); err != nil {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"loadline.dev/loadline/test/harness"
 )
 
 func TestZipappIsTheSameBytesEachTime(t *testing.T) {
@@ -70,14 +72,7 @@ func TestWorkerOnPython313(t *testing.T) { runPythonTests(t, "3.13") }
 
 // The environment with MLflow has numpy and pandas, which columns.py needs.
 func TestWorkerInModelEnvironment(t *testing.T) {
-	path := os.Getenv("LOADLINE_TEST_PYTHON")
-	if path == "" {
-		if os.Getenv("CI") == "true" || os.Getenv("LOADLINE_TEST_FULL") == "1" {
-			t.Fatal("LOADLINE_TEST_PYTHON is not set; run make test")
-		}
-		t.Skip("needs LOADLINE_TEST_PYTHON, a python with MLflow; make test sets it")
-	}
-	unittest(t, path)
+	unittest(t, harness.Needed(t, "LOADLINE_TEST_PYTHON"))
 }
 
 func runPythonTests(t *testing.T, minor string) {

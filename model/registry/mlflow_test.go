@@ -18,19 +18,13 @@ import (
 	"loadline.dev/loadline/model"
 	"loadline.dev/loadline/model/registry"
 	"loadline.dev/loadline/serving"
+	"loadline.dev/loadline/test/harness"
 )
 
 // realPython is an interpreter with MLflow and scikit-learn.
 func realPython(t *testing.T) string {
 	t.Helper()
-	python := os.Getenv("LOADLINE_TEST_PYTHON")
-	if python == "" {
-		if os.Getenv("CI") == "true" || os.Getenv("LOADLINE_TEST_FULL") == "1" {
-			t.Fatal("LOADLINE_TEST_PYTHON must name a Python with MLflow")
-		}
-		t.Skip("LOADLINE_TEST_PYTHON names no Python with MLflow")
-	}
-	return python
+	return harness.Needed(t, "LOADLINE_TEST_PYTHON")
 }
 
 // logModels logs and registers a small model as users do, twice, and lets

@@ -22,20 +22,14 @@ import (
 	"loadline.dev/loadline/agent"
 	"loadline.dev/loadline/agent/pyworker"
 	"loadline.dev/loadline/link"
+	"loadline.dev/loadline/test/harness"
 	"loadline.dev/loadline/worker"
 )
 
 // python returns the interpreter of the shared test environment with MLflow.
 func python(t *testing.T) string {
 	t.Helper()
-	path := os.Getenv("LOADLINE_TEST_PYTHON")
-	if path == "" {
-		if os.Getenv("CI") == "true" || os.Getenv("LOADLINE_TEST_FULL") == "1" {
-			t.Fatal("LOADLINE_TEST_PYTHON is not set; run make test")
-		}
-		t.Skip("needs LOADLINE_TEST_PYTHON, a python with MLflow; make test sets it")
-	}
-	return path
+	return harness.Needed(t, "LOADLINE_TEST_PYTHON")
 }
 
 // vars is the environment of every Python here. The order of sets, which

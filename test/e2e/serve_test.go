@@ -28,10 +28,7 @@ mlflow.sklearn.save_model(m, sys.argv[1], input_example=x.head(2), signature=inf
 // One model in the foreground: what was decided at once, phases with times, a
 // curl that works when pasted, and nothing left after Ctrl-C.
 func TestServePrintsACurlThatWorks(t *testing.T) {
-	python := os.Getenv("LOADLINE_TEST_PYTHON")
-	if python == "" {
-		need(t, "LOADLINE_TEST_PYTHON")
-	}
+	python := harness.Needed(t, "LOADLINE_TEST_PYTHON")
 	dir, err := os.MkdirTemp("", "ll-")
 	if err != nil {
 		t.Fatal(err)
