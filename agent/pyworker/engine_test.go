@@ -147,7 +147,7 @@ func TestCancelledRequestNeverBegins(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate")
 	first := make(chan error, 1)
 	go func() { first <- e.Do(t.Context(), post("wait "+gate), &recorder{}) }()
-	waitFor(t, func() bool { return e.inFlight() == 1 })
+	begun(t, gate)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	second := make(chan error, 1)
@@ -174,14 +174,7 @@ func TestRunningRequestKeepsItsPlace(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- e.Do(ctx, post("wait "+gate), &recorder{}) }()
-	waitFor(t, func() bool { return e.inFlight() == 1 })
-	// A second request that is answered "dropped" proves that the first has begun.
-	ctx2, cancel2 := context.WithCancel(t.Context())
-	cancel2After := make(chan error, 1)
-	go func() { cancel2After <- e.Do(ctx2, post("x"), &recorder{}) }()
-	waitFor(t, func() bool { return e.inFlight() == 2 })
-	cancel2()
-	<-cancel2After
+	begun(t, gate)
 	cancel()
 	select {
 	case err := <-done:
@@ -199,8 +192,9 @@ func TestRunningRequestKeepsItsPlace(t *testing.T) {
 func TestHangEndsByStop(t *testing.T) {
 	e := started(t, io.Discard)
 	done := make(chan error, 1)
-	go func() { done <- e.Do(t.Context(), post("hang"), &recorder{}) }()
-	waitFor(t, func() bool { return e.inFlight() == 1 })
+	gate := filepath.Join(t.TempDir(), "never")
+	go func() { done <- e.Do(t.Context(), post("wait "+gate), &recorder{}) }()
+	begun(t, gate)
 	e.Stop(0)
 	if err := <-done; err == nil || errors.Is(err, link.ErrNotTaken) {
 		t.Errorf("got %v, want a failure that says the request was taken", err)
@@ -217,13 +211,7 @@ func TestStopFinishesWhatRunsAndGivesBackWhatWaits(t *testing.T) {
 	running := make(chan error, 1)
 	var got recorder
 	go func() { running <- e.Do(t.Context(), post("wait "+gate), &got) }()
-	waitFor(t, func() bool { return e.inFlight() == 1 })
-	ctx, cancel := context.WithCancel(t.Context())
-	probe := make(chan error, 1)
-	go func() { probe <- e.Do(ctx, post("x"), &recorder{}) }()
-	waitFor(t, func() bool { return e.inFlight() == 2 })
-	cancel()
-	<-probe // so the first one has begun
+	begun(t, gate)
 	waiting := make(chan error, 1)
 	go func() { waiting <- e.Do(t.Context(), post("x"), &recorder{}) }()
 	waitFor(t, func() bool { return e.inFlight() == 2 })
@@ -381,6 +369,15 @@ func (e *Engine) inFlight() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.calls)
+}
+
+// begun waits until the model works on the request that waits for gate.
+func begun(t *testing.T, gate string) {
+	t.Helper()
+	waitFor(t, func() bool {
+		_, err := os.Stat(gate + ".begun")
+		return err == nil
+	})
 }
 
 // waitFor polls for what another process does; there is nothing to wait on.

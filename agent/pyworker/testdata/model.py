@@ -26,7 +26,8 @@ def answer(request, wire):
     if word == "sleep":
         time.sleep(float(rest))
         text(wire, request.ident, b"slept")
-    elif word == "wait":  # for a file to appear
+    elif word == "wait":  # for a file to appear, having said so with another
+        open(rest + ".begun", "x").close()
         while not os.path.exists(rest):
             time.sleep(0.005)
         text(wire, request.ident, b"waited")
