@@ -32,6 +32,8 @@ type Gate struct {
 	// Waits is called, if set, after somebody began to wait. It must not block.
 	Waits func()
 
+	service, tail atomic.Int64 // see SetService
+
 	free    atomic.Int64 // below zero while a withdrawn place is still in use
 	waiting atomic.Int64 // how many are in queue, or are just being chosen
 
@@ -56,8 +58,23 @@ func (g *Gate) Oldest() time.Time {
 	return g.queue.Oldest()
 }
 
+// Expect is how long those who wait now need to be gone, by the pace at which
+// places have come free; zero is unknown.
+func (g *Gate) Expect() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.queue.Wait()
+}
+
+// SetService says how long requests take once they have a place, on average and
+// at most, nearly; the queue judges by it who could still be answered in time.
+func (g *Gate) SetService(mean, tail time.Duration) {
+	g.service.Store(int64(mean))
+	g.tail.Store(int64(tail))
+}
+
 // Enter takes a place, waiting for one if it must. It fails with
-// [serving.Busy] when the queue is full, with [serving.TimedOut] at the
+// [serving.Busy] when the queue is full or could not serve it in time, with [serving.TimedOut] at the
 // deadline of p, with the reason given to [Gate.Refuse], and with ctx.
 func (g *Gate) Enter(ctx context.Context, p *Place) error {
 	if g.take() {
@@ -95,6 +112,7 @@ func (g *Gate) wait(ctx context.Context, p *Place, enter func(*queue.Queue, *que
 		p.Arrived = now
 	}
 	g.mu.Lock()
+	g.queue.Service, g.queue.Tail = time.Duration(g.service.Load()), time.Duration(g.tail.Load())
 	err := g.refusal
 	if err == nil {
 		err = enter(&g.queue, &p.Place, now)
@@ -105,6 +123,7 @@ func (g *Gate) wait(ctx context.Context, p *Place, enter func(*queue.Queue, *que
 		g.waiting.Store(int64(g.queue.Len()))
 		g.dispatchLocked(now)
 	}
+	g.shedLocked(now)
 	waits := p.Waiting()
 	g.mu.Unlock()
 	if err != nil {
@@ -165,7 +184,9 @@ func (g *Gate) Grant(n int) {
 	g.free.Add(int64(n))
 	if n > 0 && g.waiting.Load() > 0 {
 		g.mu.Lock()
-		g.dispatchLocked(time.Now())
+		now := time.Now()
+		g.dispatchLocked(now)
+		g.shedLocked(now)
 		g.mu.Unlock()
 	}
 }
@@ -179,6 +200,16 @@ func (g *Gate) dispatchLocked(now time.Time) {
 			break
 		}
 		next.Owner.(*Place).turn <- struct{}{}
+	}
+	g.waiting.Store(int64(g.queue.Len()))
+}
+
+// shedLocked turns away those who wait in vain. It requires g.mu.
+func (g *Gate) shedLocked(now time.Time) {
+	for p := g.queue.Refused(now); p != nil; p = g.queue.Refused(now) {
+		place := p.Owner.(*Place)
+		place.err = serving.Busy
+		place.turn <- struct{}{}
 	}
 	g.waiting.Store(int64(g.queue.Len()))
 }

@@ -251,3 +251,40 @@ func BenchmarkEnterAndWait(b *testing.B) {
 		}
 	})
 }
+
+// While more come than can be served, whoever waits in vain is told so, and
+// places go on being used.
+func TestOverloadIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := New(queue.Policy{Objective: 100 * time.Millisecond, Overtake: time.Second, Shed: true})
+		gate.SetService(10*time.Millisecond, 10*time.Millisecond)
+		gate.Grant(1)
+		var served, busy atomic.Int64
+		var crowd sync.WaitGroup
+		for range 3000 { // three for each that can be served, for ten seconds
+			crowd.Go(func() {
+				began := time.Now()
+				switch err := gate.Enter(t.Context(), new(Place)); {
+				case err == nil:
+					time.Sleep(10 * time.Millisecond)
+					if time.Since(began) <= 100*time.Millisecond {
+						served.Add(1)
+					}
+					gate.Grant(1)
+				case errors.Is(err, serving.Busy):
+					busy.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+			time.Sleep(10 * time.Millisecond / 3)
+		}
+		crowd.Wait()
+		if served.Load() < 950 || served.Load()+busy.Load() < 2950 {
+			t.Errorf("%d served in time, %d refused, of 3000 where 1000 can be", served.Load(), busy.Load())
+		}
+		if gate.Free() != 1 || gate.Waiting() != 0 {
+			t.Errorf("%d free, %d wait", gate.Free(), gate.Waiting())
+		}
+	})
+}

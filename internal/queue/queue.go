@@ -42,6 +42,11 @@ type Policy struct {
 
 	// Bytes bounds what those who wait hold in memory. Zero is no bound.
 	Bytes int64
+
+	// Shed says that no more capacity is coming. Then nobody waits in vain: see
+	// [Queue.Push] and [Queue.Refused]. Without it all are held, because a
+	// replica on its way changes what can be worked off.
+	Shed bool
 }
 
 // A Place is one request's place in a queue. Its owner keeps it for as long as
@@ -78,6 +83,13 @@ func (p *Place) Chosen() bool { return p.state == chosen }
 type Queue struct {
 	Policy Policy // may be changed at any time
 
+	// Service is how long a request takes once it has left, and Tail what nearly
+	// all stay below. The owner keeps them current; zero is unknown.
+	Service, Tail time.Duration
+
+	pace     pace
+	overload overload
+
 	fresh list // by arrival; some may have become late since the last Pop
 	late  list // by arrival
 	bytes int64
@@ -105,8 +117,9 @@ func (q *Queue) Oldest() time.Time {
 }
 
 // Push lets p wait behind those who came before. It refuses with
-// [serving.Busy] when the queue holds too many bytes, and with
-// [serving.TimedOut] when the deadline of p has passed.
+// [serving.Busy] when the queue holds too many bytes and when, with
+// [Policy.Shed], p could not be answered in time; with [serving.TimedOut] when
+// the deadline of p has passed.
 func (q *Queue) Push(p *Place, now time.Time) error {
 	switch {
 	case p.state == waiting:
@@ -114,13 +127,23 @@ func (q *Queue) Push(p *Place, now time.Time) error {
 	case passed(p.Deadline, now):
 		p.state = expired
 		return serving.TimedOut
-	case q.Policy.Bytes > 0 && q.Len() > 0 && q.bytes+p.Bytes > q.Policy.Bytes:
+	case q.full(p) && !(q.Policy.Shed && q.late.first != nil): // else those late yield: see Refused
+		p.state = outside
+		return serving.Busy
+	}
+	q.sort(now)
+	q.overload.arrived()
+	if q.Policy.Shed && q.hopeless(p, now) {
 		p.state = outside
 		return serving.Busy
 	}
 	q.enter(p)
 	q.fresh.append(p)
 	return nil
+}
+
+func (q *Queue) full(p *Place) bool {
+	return q.Policy.Bytes > 0 && q.Len() > 0 && q.bytes+p.Bytes > q.Policy.Bytes
 }
 
 // Return lets p wait again, ahead of those who came after it, because what it
@@ -168,6 +191,8 @@ func (q *Queue) Pop(now time.Time) *Place {
 		}
 		if !passed(p.Deadline, now) {
 			q.leave(p, chosen)
+			q.pace.left(now, q.Len() > 0)
+			q.overload.left()
 			return p
 		}
 		q.leave(p, expired)
@@ -181,10 +206,7 @@ func (q *Queue) pick(now time.Time) *Place {
 		}
 		return q.fresh.first
 	}
-	for p := q.fresh.first; p != nil && q.isLate(p, now); p = q.fresh.first {
-		q.fresh.remove(p)
-		q.late.append(p)
-	}
+	q.sort(now)
 	switch {
 	case q.late.first == nil:
 		return q.fresh.first
@@ -198,18 +220,36 @@ func (q *Queue) pick(now time.Time) *Place {
 	return q.fresh.first
 }
 
+// sort finds who has become late.
+func (q *Queue) sort(now time.Time) {
+	if q.Policy.Order == LateLast {
+		for p := q.fresh.first; p != nil && q.isLate(p, now); p = q.fresh.first {
+			q.fresh.remove(p)
+			q.late.append(p)
+		}
+	}
+	late := q.late.first != nil || q.fresh.first != nil && q.isLate(q.fresh.first, now)
+	q.overload.look(late, now, q.Policy.overtake())
+}
+
 func (q *Queue) isLate(p *Place, now time.Time) bool {
-	return q.Policy.Objective > 0 && now.Sub(p.Arrived) > q.Policy.Objective
+	return q.Policy.Objective > 0 && (now.Sub(p.Arrived) > q.patience() || q.Policy.Shed && q.tooShort(p, now))
 }
 
 // overtaken reports whether p, which is late, was overtaken long enough.
 func (q *Queue) overtaken(p *Place, now time.Time) bool {
-	overtake := q.Policy.Overtake
-	if overtake == 0 {
-		overtake = q.Policy.Objective
+	if q.Policy.Shed && q.tooShort(p, now) {
+		return false // its turn would be wasted
 	}
-	return now.Sub(p.Arrived) > q.Policy.Objective+overtake ||
+	return now.Sub(p.Arrived) > q.Policy.Objective+q.Policy.overtake() ||
 		!p.Deadline.IsZero() && p.Deadline.Sub(now) <= q.Policy.Objective
+}
+
+func (p Policy) overtake() time.Duration {
+	if p.Overtake == 0 {
+		return p.Objective
+	}
+	return p.Overtake
 }
 
 func passed(deadline, now time.Time) bool { return !deadline.IsZero() && !now.Before(deadline) }
