@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -131,6 +132,10 @@ func landlockABI() int {
 var landlockByABI = []landlock.Config{{}, landlock.V1, landlock.V2, landlock.V3, landlock.V4, landlock.V5,
 	landlock.V6, landlock.V7, landlock.V8, landlock.V9, landlock.V10, landlock.V11}
 
+// restrict takes this thread's access to files and the network. It asks the
+// kernel itself rather than through go-landlock's Restrict: that one wants all
+// threads of the process, which Go cannot reach in a program that loads C
+// libraries, and only this one becomes the program.
 func restrict(p Policy) error {
 	abi := min(landlockABI(), len(landlockByABI)-1)
 	if abi == 0 {
@@ -140,51 +145,74 @@ func restrict(p Policy) error {
 	if p.Network == Open {
 		config.HandledAccessNet = 0
 	}
-	rules := readRules(slices.Concat(systemRead, p.Read))
+	fd, err := llsyscall.LandlockCreateRuleset(&llsyscall.RulesetAttr{HandledAccessFS: uint64(config.HandledAccessFS),
+		HandledAccessNet: uint64(config.HandledAccessNet), Scoped: uint64(config.Scoped)}, 0)
+	if err != nil {
+		return fmt.Errorf("landlock: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, path := range slices.Concat(systemRead, p.Read) {
+		if err := grant(fd, path, readAccess&uint64(config.HandledAccessFS)); err != nil {
+			return err
+		}
+	}
 	for _, path := range slices.Concat(systemWrite, p.Write) {
-		rules = append(rules, writeRules(path, abi)...)
+		if err := grant(fd, path, (readAccess|writeAccess)&uint64(config.HandledAccessFS)); err != nil {
+			return err
+		}
 	}
 	if p.Network == Loopback && abi >= 4 {
 		for _, port := range p.Ports {
-			rules = append(rules, landlock.BindTCP(uint16(port)))
+			rule := llsyscall.NetPortAttr{AllowedAccess: llsyscall.AccessNetBindTCP, Port: uint64(port)}
+			if err := llsyscall.LandlockAddNetPortRule(fd, &rule, 0); err != nil {
+				return fmt.Errorf("landlock: port %d: %w", port, err)
+			}
 		}
 	}
-	if err := config.Restrict(rules...); err != nil {
+	if err := llsyscall.LandlockRestrictSelf(fd, 0); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
 	return nil
 }
 
-func readRules(paths []string) []landlock.Rule {
-	var rules []landlock.Rule
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-		case info.IsDir():
-			rules = append(rules, landlock.RODirs(path).IgnoreIfMissing())
-		default:
-			rules = append(rules, landlock.ROFiles(path).IgnoreIfMissing())
-		}
-	}
-	return rules
-}
+// Rights on folders and what lies in them, on single files, and on devices:
+// renaming from one folder to another is a right of folders, and isatty asks an
+// ioctl of /dev/null.
+const (
+	readAccess  = llsyscall.AccessFSExecute | llsyscall.AccessFSReadFile | llsyscall.AccessFSReadDir
+	writeAccess = llsyscall.AccessFSWriteFile | llsyscall.AccessFSRemoveDir | llsyscall.AccessFSRemoveFile |
+		llsyscall.AccessFSMakeChar | llsyscall.AccessFSMakeDir | llsyscall.AccessFSMakeReg | llsyscall.AccessFSMakeSock |
+		llsyscall.AccessFSMakeFifo | llsyscall.AccessFSMakeBlock | llsyscall.AccessFSMakeSym | llsyscall.AccessFSTruncate |
+		llsyscall.AccessFSRefer | llsyscall.AccessFSIoctlDev
+	fileAccess = llsyscall.AccessFSExecute | llsyscall.AccessFSReadFile | llsyscall.AccessFSWriteFile | llsyscall.AccessFSTruncate
+)
 
-func writeRules(path string, abi int) []landlock.Rule {
+// grant adds to a ruleset what may be done with path and what lies below it. A
+// path that does not exist is passed over.
+func grant(ruleset int, path string, access uint64) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil
 	}
-	if !info.IsDir() {
-		rule := landlock.RWFiles(path)
-		if abi >= 5 && info.Mode()&os.ModeDevice != 0 {
-			rule = rule.WithIoctlDev() // isatty asks this of /dev/null
-		}
-		return []landlock.Rule{rule}
+	switch {
+	case info.IsDir():
+		access &^= llsyscall.AccessFSIoctlDev
+	case info.Mode()&os.ModeDevice != 0:
+		access &= fileAccess | llsyscall.AccessFSIoctlDev
+	default:
+		access &= fileAccess
 	}
-	rule := landlock.RWDirs(path)
-	if abi >= 2 {
-		rule = rule.WithRefer() // renaming from one of its folders to another
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	return []landlock.Rule{rule}
+	if err != nil {
+		return fmt.Errorf("landlock: open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	err = llsyscall.LandlockAddPathBeneathRule(ruleset, &llsyscall.PathBeneathAttr{AllowedAccess: access, ParentFd: fd}, 0)
+	if err != nil {
+		return fmt.Errorf("landlock: allow %s: %w", path, err)
+	}
+	return nil
 }
