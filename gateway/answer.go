@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,18 @@ func (a *answer) begin() { *a = answer{} }
 func (c *conn) startHead(status int) {
 	a := &c.answer
 	a.status, a.started = status, true
+	if c.stream2 == nil {
+		c.statusLine(status)
+	} else {
+		clear(c.stream2.header) // of an answer that was taken back
+	}
+	c.addField("X-Request-Id", text(c.id[:c.idLen]))
+	if a.entity != "" {
+		c.addField("served-model-name", a.entity)
+	}
+}
+
+func (c *conn) statusLine(status int) {
 	c.out = append(c.out, "HTTP/1.1 "...)
 	c.out = strconv.AppendInt(c.out, int64(status), 10)
 	c.out = append(c.out, ' ')
@@ -33,13 +46,13 @@ func (c *conn) startHead(status int) {
 	c.out = append(c.out, "\r\nDate: "...)
 	c.out = append(c.out, c.g.date()...)
 	c.out = append(c.out, "\r\n"...)
-	c.addField("X-Request-Id", text(c.id[:c.idLen]))
-	if a.entity != "" {
-		c.addField("served-model-name", a.entity)
-	}
 }
 
 func (c *conn) addField(name, value string) {
+	if c.stream2 != nil {
+		c.stream2.header.Add(strings.Clone(name), strings.Clone(value)) // they are sent after the request has ended
+		return
+	}
 	c.out = append(c.out, name...)
 	c.out = append(c.out, ": "...)
 	c.out = append(c.out, value...)
@@ -51,6 +64,14 @@ func (c *conn) endHead(size int64) {
 	a := &c.answer
 	a.bare = c.head.Method == "HEAD" || a.status == 204 || a.status == 304
 	a.closing = a.closing || c.head.Close || !c.g.Ready() || !a.uploading && c.body.unread() && !c.body.skippable()
+	if c.stream2 != nil {
+		a.left = size
+		if a.status == 204 {
+			size = -1
+		}
+		c.stream2.endHead(size, !c.g.Ready())
+		return
+	}
 	switch {
 	case size >= 0 && a.status != 204:
 		c.out = append(c.out, "Content-Length: "...)
@@ -100,17 +121,24 @@ func (c *conn) finish() error {
 	if c.answer.chunked {
 		c.out = append(c.out, "0\r\n\r\n"...)
 	}
+	if c.stream2 != nil {
+		c.stream2.whole = true
+	}
 	return c.flush()
 }
 
 // flush sends what has gathered.
 func (c *conn) flush() error {
 	c.answer.sent = c.answer.started
+	if c.stream2 != nil {
+		return c.flushStream()
+	}
 	for sent := 0; sent < len(c.out); {
 		c.writeUntil.Store(c.g.now() + int64(c.g.Patience.Write))
 		n, err := c.write(c.out[sent:min(len(c.out), sent+wholeAnswer)])
 		sent += n
-		if err != nil && !c.early(err, &c.writeUntil, c.nc.SetWriteDeadline) {
+		// TLS is of no more use after a write that ended within a record.
+		if err != nil && (c.secure || !c.early(err, &c.writeUntil, c.sock.SetWriteDeadline)) {
 			c.writeUntil.Store(0)
 			c.out = c.out[:0]
 			c.interrupt(left, 0)
@@ -119,6 +147,19 @@ func (c *conn) flush() error {
 	}
 	c.writeUntil.Store(0)
 	c.out = c.out[:0]
+	return nil
+}
+
+// flushStream is flush where the answer is no text.
+func (c *conn) flushStream() error {
+	c.writeUntil.Store(c.g.now() + int64(c.g.Patience.Write))
+	err := c.stream2.send(c.answer.status, c.out)
+	c.writeUntil.Store(0)
+	c.out = c.out[:0]
+	if err != nil {
+		c.interrupt(left, 0)
+		return errGone
+	}
 	return nil
 }
 

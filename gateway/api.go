@@ -63,7 +63,9 @@ func (c *conn) httpRequest(ctx context.Context) (*http.Request, error) {
 	header.Set("X-Request-Id", string(c.id[:c.idLen]))
 	r := &http.Request{Method: h.Method, URL: u, Proto: "HTTP/1." + strconv.Itoa(h.Minor), ProtoMajor: 1, ProtoMinor: h.Minor,
 		Header: header, Body: http.NoBody, ContentLength: h.Length, Host: string(h.Host), RequestURI: target, RemoteAddr: c.remote}
-	if h.Chunked {
+	if c.stream2 != nil {
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+	} else if h.Chunked {
 		r.TransferEncoding = []string{"chunked"}
 	}
 	if c.body.unread() {

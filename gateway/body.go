@@ -217,7 +217,7 @@ func (c *conn) readInto(whole []byte, held, limit int64) ([]byte, int64, error) 
 			b.taken += int64(n)
 			return whole[:len(whole)+n], held, nil
 		}
-		if err != nil && !c.early(err, &c.readUntil, c.nc.SetReadDeadline) {
+		if err != nil && !c.early(err, &c.readUntil, c.sock.SetReadDeadline) {
 			c.readUntil.Store(0)
 			return whole, held, bodyError(err)
 		}

@@ -26,11 +26,14 @@ const (
 // A conn is one client connection. One goroutine reads, executes and writes.
 type conn struct {
 	g      *Gateway
-	nc     net.Conn
+	nc     net.Conn        // what requests are read from; only the serving goroutine uses it
+	sock   net.Conn        // what is below it: for deadlines, from wherever
 	raw    syscall.RawConn // nil where leaving cannot be seen
 	fd     int             // of the socket while poll holds it, else -1
 	remote string
 	secure bool
+
+	stream2 *stream2 // of HTTP/2; nil where requests are text
 
 	in    []byte // what was read; in[r:w] is not consumed yet
 	r, w  int
@@ -75,12 +78,11 @@ const (
 )
 
 func newConn(g *Gateway, nc net.Conn) *conn {
-	c := &conn{g: g, nc: nc, fd: -1, remote: nc.RemoteAddr().String()}
-	under := nc
+	c := &conn{g: g, nc: nc, sock: nc, fd: -1, remote: nc.RemoteAddr().String()}
 	if t, ok := nc.(*tls.Conn); ok {
-		under, c.secure = t.NetConn(), true
+		c.sock, c.secure = t.NetConn(), true
 	}
-	if s, ok := under.(syscall.Conn); ok {
+	if s, ok := c.sock.(syscall.Conn); ok {
 		c.raw, _ = s.SyscallConn()
 		limitUnsent(c.raw)
 	}
@@ -91,8 +93,11 @@ func newConn(g *Gateway, nc net.Conn) *conn {
 
 // serve reads and executes requests until the connection is of no more use.
 func (c *conn) serve() {
-	defer c.nc.Close()
+	defer func() { c.nc.Close() }() // what it is by then
 	defer c.leave()
+	if c.g.TLS != nil && !c.secure && !c.greet() {
+		return
+	}
 	for c.poll() && c.readHead() {
 		if !c.execute() {
 			c.spent = true
@@ -114,7 +119,7 @@ func (c *conn) abort() {
 // endIdle closes the connection if it is between two requests.
 func (c *conn) endIdle() {
 	if c.idle.Load() {
-		c.nc.SetReadDeadline(time.Unix(1, 0))
+		c.sock.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -183,7 +188,7 @@ func (c *conn) fill() error {
 		if err == nil {
 			continue
 		}
-		if !c.early(err, &c.readUntil, c.nc.SetReadDeadline) {
+		if !c.early(err, &c.readUntil, c.sock.SetReadDeadline) {
 			return err
 		}
 	}
@@ -319,6 +324,6 @@ func (c *conn) linger() {
 		return
 	}
 	c.readUntil.Store(0)
-	c.nc.SetReadDeadline(time.Now().Add(lingerFor))
+	c.sock.SetReadDeadline(time.Now().Add(lingerFor))
 	_, _ = io.Copy(io.Discard, struct{ io.Reader }{c.nc})
 }

@@ -14,6 +14,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -48,6 +49,14 @@ type Config struct {
 	Patience    Patience
 	Queue       queue.Policy // of each entity
 
+	// TLS is what clients are answered with that begin to speak it, over HTTP/1.1
+	// or HTTP/2 as they like. Nil speaks plain HTTP/1.1 only.
+	TLS *tls.Config
+
+	// Clear lets other machines in without TLS although there is one. This machine
+	// always may.
+	Clear bool
+
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil registers nowhere
 }
@@ -81,6 +90,7 @@ func (c Config) withDefaults() Config {
 	c.Queue.Objective = orElse(c.Queue.Objective, 200*time.Millisecond)
 	c.Queue.Overtake = orElse(c.Queue.Overtake, 5*time.Second)
 	c.Queue.Bytes = orElse(c.Queue.Bytes, 256<<20)
+	c.TLS = withALPN(c.TLS)
 	c.Log = orElse(c.Log, slog.New(slog.DiscardHandler))
 	if c.API == nil {
 		c.API = http.NotFoundHandler()
@@ -99,7 +109,8 @@ type Gateway struct {
 	metrics *metrics
 	memory  atomic.Int64 // bytes of bodies held
 	busy    atomic.Int64 // requests whose answer is awaited
-	wanting atomic.Bool  // some entity told agents that requests wait
+	front   *front
+	wanting atomic.Bool // some entity told agents that requests wait
 	lines   logLimit
 	dated   atomic.Pointer[dateText]
 
@@ -107,6 +118,7 @@ type Gateway struct {
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
+	streams   map[*conn]struct{} // of HTTP/2, each as if it had a connection of its own
 	listeners map[net.Listener]struct{}
 	draining  atomic.Bool
 	closing   chan struct{} // closed by Close
@@ -117,10 +129,11 @@ type Gateway struct {
 
 // New returns a gateway that knows no endpoints yet. Close it when done.
 func New(c Config) *Gateway {
-	g := &Gateway{Config: c.withDefaults(), epoch: time.Now(), conns: map[*conn]struct{}{},
+	g := &Gateway{Config: c.withDefaults(), epoch: time.Now(), conns: map[*conn]struct{}{}, streams: map[*conn]struct{}{},
 		listeners: map[net.Listener]struct{}{}, closing: make(chan struct{})}
 	g.table.Store(new(route.Table[*endpoint]))
 	g.metrics = newMetrics(g)
+	g.front = newFront(g)
 	return g
 }
 
@@ -230,8 +243,13 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	started := g.now()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	pausing := true
 	for {
-		if g.endIdle(g.now()-started > int64(drainPause)) == 0 {
+		if pausing && g.now()-started > int64(drainPause) {
+			pausing = false
+			g.front.goAway()
+		}
+		if g.endIdle(!pausing) == 0 {
 			return g.Close()
 		}
 		select {
@@ -259,8 +277,11 @@ func (g *Gateway) endIdle(may bool) int {
 func (g *Gateway) crowd() []*conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := make([]*conn, 0, len(g.conns))
+	list := make([]*conn, 0, len(g.conns)+len(g.streams))
 	for c := range g.conns {
+		list = append(list, c)
+	}
+	for c := range g.streams {
 		list = append(list, c)
 	}
 	return list
@@ -278,6 +299,7 @@ func (g *Gateway) Close() error {
 		for _, c := range g.crowd() {
 			c.abort()
 		}
+		g.front.close()
 		g.publishing.Lock()
 		last := g.table.Swap(new(route.Table[*endpoint]))
 		for e := range last.All {

@@ -32,7 +32,7 @@ func (c *conn) poll() (ordinary bool) {
 		switch {
 		case err == nil:
 			return ordinary
-		case !c.early(err, &c.readUntil, c.nc.SetReadDeadline):
+		case !c.early(err, &c.readUntil, c.sock.SetReadDeadline):
 			return false
 		}
 	}
@@ -86,8 +86,8 @@ func (c *conn) whole() bool {
 // hangUp ends the connection for both sides without waiting; serve, which then
 // ends, closes it. Close itself would wait for what poll executes.
 func (c *conn) hangUp() {
-	if c.raw == nil || c.secure {
-		c.nc.Close()
+	if c.raw == nil {
+		c.sock.Close()
 		return
 	}
 	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })

@@ -168,10 +168,10 @@ func (u *upload) stop() error {
 	if !u.done() {
 		u.s.Cancel() // does nothing to an answer that is complete
 		u.c.halted.Store(true)
-		u.c.nc.SetReadDeadline(time.Unix(1, 0))
+		u.c.sock.SetReadDeadline(time.Unix(1, 0))
 		<-u.over
 		u.c.halted.Store(false)
-		u.c.nc.SetReadDeadline(time.Time{})
+		u.c.sock.SetReadDeadline(time.Time{})
 	}
 	if errors.Is(u.err, link.ErrAnswered) || errors.Is(u.err, link.ErrCancelled) {
 		return nil

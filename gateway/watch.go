@@ -72,9 +72,9 @@ func (c *conn) look(now int64) {
 	}
 	past := time.Unix(1, 0)
 	if u := c.readUntil.Load(); u != 0 && now >= u {
-		c.nc.SetReadDeadline(past)
+		c.sock.SetReadDeadline(past)
 	}
 	if u := c.writeUntil.Load(); u != 0 && now >= u {
-		c.nc.SetWriteDeadline(past)
+		c.sock.SetWriteDeadline(past)
 	}
 }
