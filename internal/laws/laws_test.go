@@ -40,6 +40,7 @@ var homes = map[string][]string{
 	"model/registry":        {"model"},
 	"model/bucket":          {"model"},
 	"model/dir":             {"model"},
+	"simulate":              {"simulate/trace"},
 	"gateway":               {"link"},
 	"agent":                 {"link"},
 	"agent/pyworker":        {"agent", "link", "worker"},

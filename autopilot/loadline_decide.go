@@ -1,0 +1,252 @@
+package autopilot
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// pays is the least share of a growth in concurrency that must come back as
+	// throughput.
+	pays = 0.05
+
+	// vague is the standard error of the gain beyond which the fit says nothing
+	// about a step.
+	vague = 0.35
+
+	smallStep  = 1.1              // of a line that has found its place
+	smallEvery = 30 * time.Second // between two of them, unless the last one paid
+	sureEvery  = 3 * time.Second  // of those that surely pay
+	clear      = 0.5              // a gain that is surely above this is followed at once
+)
+
+// Decide returns the line from now on. Ask about once a second.
+func (l *Line) Decide(now time.Time) LineDecision {
+	before := l.line
+	objective := l.Objective()
+	d := LineDecision{Objective: objective, Refused: before}
+	switch {
+	case l.bounds.Fixed:
+		l.line, d.Why = l.within(l.bounds.Prior), LineFixed
+	default:
+		l.line, d.Why, d.Refused = l.decide(now, objective)
+	}
+	l.line = l.within(l.line)
+	if l.line != before {
+		l.changed, l.since, l.loaded, l.asked, l.held = now, 0, 0, false, Pressure{}
+		l.fit = fitCells(l.cells[:], float64(l.line))
+	}
+	l.why = d.Why
+	d.Line, d.Law = l.line, l.fit.law()
+	mean, deviation := l.fit.inside(float64(l.line))
+	d.Tail, d.Error = seconds(mean*l.tail), seconds(deviation*l.tail)
+	return d
+}
+
+// decide returns the next line, why, and what another rule would have chosen.
+func (l *Line) decide(now time.Time, objective time.Duration) (line int, why LineWhy, refused int) {
+	if l.held.dear() {
+		l.settled = true
+		return l.line - max(1, l.line/10), LineMemory, l.line
+	}
+	if lower, why := l.guarded(now, objective); lower < l.line {
+		l.settled = true
+		return lower, why, l.line
+	}
+	if l.changed.IsZero() || l.changed.After(now) { // the first look, or a clock set back
+		l.changed = now
+	}
+	if !l.seenEnough(now) {
+		return l.line, l.keep(), l.line
+	}
+	target, bound := l.target(objective)
+	if target < l.line && l.loaded >= 0.5*float64(l.line) {
+		l.settled = true
+		return target, bound, l.line
+	}
+	if !l.asked && l.loaded < 0.7*float64(l.line) {
+		return l.line, l.keep(), target
+	}
+	if l.held.Throttled > throttled {
+		return l.line, LineStarved, target
+	}
+	line, why = l.raise(now, target, bound)
+	return line, why, target
+}
+
+// keep is the reason for leaving the line as it is when nothing was learned.
+func (l *Line) keep() LineWhy {
+	switch {
+	case l.fit.ok:
+		return LineIdle
+	case l.why == LineKnown:
+		return LineKnown
+	}
+	return LinePrior
+}
+
+// seenEnough reports whether what was measured since the line changed says
+// something about it: at least a second, at least three times as long as a
+// request takes, and some answers.
+func (l *Line) seenEnough(now time.Time) bool {
+	const answers = 20
+	inside, _ := l.fit.inside(float64(l.line))
+	return l.since >= answers && now.Sub(l.changed) >= max(900*time.Millisecond, seconds(3*inside))
+}
+
+// guarded is the line that the guard allows.
+func (l *Line) guarded(now time.Time, objective time.Duration) (int, LineWhy) {
+	inside, _ := l.fit.inside(float64(l.line))
+	factor, why := l.guard.judge(now, objective.Seconds(), max(time.Second, seconds(2*inside)))
+	if factor == 1 || l.loaded < 0.5*float64(l.line) && why != LineBroken {
+		return l.line, why // nothing to relieve: so few requests do not wait for each other
+	}
+	lower := max(1, int(float64(l.line)*factor))
+	less, _ := l.fit.inside(float64(lower))
+	if why == LineLate && l.fit.ok && less > 0.95*inside && l.gainError() < vague {
+		return l.line, why // requests are as slow with fewer beside them
+	}
+	return lower, why
+}
+
+// target is the largest line that the fit supports, and what bounds it. It
+// never lies beyond twice what was seen.
+func (l *Line) target(objective time.Duration) (int, LineWhy) {
+	if !l.fit.ok {
+		return l.line, LinePrior
+	}
+	law, most := l.fit.law(), 2*max(l.line, l.top())
+	best, why := 0, LinePeak
+	allowed := objective.Seconds() / l.tail
+	if alone, deviation := l.fit.inside(1); alone-deviation > allowed {
+		allowed = 1.1 * alone // no line meets it: as good as alone is the best there is
+		why = LineSlow
+	}
+	for n := 1; n <= most; n = max(n+1, n*21/20) {
+		mean, deviation := l.fit.inside(float64(n))
+		if n <= l.line {
+			deviation = 0 // what is had is given up for what is known only
+		}
+		if mean+deviation > allowed && n > 1 {
+			why = LineSlow
+			break
+		}
+		if law.Gain(float64(n)) < pays && n > 1 {
+			break
+		}
+		best = n
+	}
+	if seen, throughput := l.peak(); seen > 0 && seen < best && best <= l.line {
+		// What was measured outweighs what was fitted.
+		if law.Throughput(float64(best)) < throughput {
+			best, why = seen, LinePeak
+		}
+	}
+	return max(1, best), why
+}
+
+// top is the highest concurrency of which something is known.
+func (l *Line) top() int {
+	for i := len(l.cells) - 1; i >= 0; i-- {
+		if c := &l.cells[i]; c.weight >= 10 {
+			return int(c.n / c.weight)
+		}
+	}
+	return 0
+}
+
+// peak is the concurrency with the most throughput among those of which much is
+// known, and that throughput less two standard errors.
+func (l *Line) peak() (int, float64) {
+	at, most := 0, 0.0
+	noise := scatter(l.cells[:])
+	for i := range l.cells {
+		c := &l.cells[i]
+		if c.weight < enough {
+			continue
+		}
+		n, inside := float64(c.n/c.weight), float64(c.inside/c.weight)
+		if x := n / inside * (1 - 2*math.Sqrt(noise/float64(c.weight))); x > most {
+			at, most = int(math.Round(n)), x
+		}
+	}
+	return at, most
+}
+
+// gain is by how much of itself throughput grows with concurrency at the line.
+func (l *Line) gain() float64 { return l.fit.law().Gain(float64(l.line)) }
+
+// gainError is the standard error of gain, by the delta method.
+func (l *Line) gainError() float64 {
+	if !l.fit.ok || l.fit.spread < 0.02 {
+		return math.Inf(1)
+	}
+	n := float64(l.line)
+	inside := l.fit.abc[0] + l.fit.abc[1]*(n-1) + l.fit.abc[2]*n*(n-1)
+	slope := l.fit.abc[1] + l.fit.abc[2]*(2*n-1)
+	x, g := [3]float64{1, n - 1, n * (n - 1)}, [3]float64{0, 1, 2*n - 1}
+	var by [3]float64
+	for i := range by {
+		by[i] = n * (g[i]*inside - slope*x[i]) / (inside * inside)
+	}
+	variance := 0.0
+	for i := range by {
+		for j := range by {
+			variance += by[i] * l.fit.cov[i][j] * by[j]
+		}
+	}
+	return math.Sqrt(max(0, variance))
+}
+
+// raise is the line when more is asked for than it lets in.
+func (l *Line) raise(now time.Time, target int, bound LineWhy) (int, LineWhy) {
+	doubt := l.gainError()
+	if doubt > vague { // only one concurrency was ever seen, or too little of others
+		if !l.settled {
+			return max(l.line+1, int(float64(l.line)*l.stride(1))), LineClimbs
+		}
+		return l.probe(now, l.line+max(1, l.line/10), bound)
+	}
+	if target <= l.line {
+		l.settled = true
+		if now.Sub(l.changed) < smallEvery {
+			return l.line, bound
+		}
+		// The curve may have changed where nobody looks: so look, now and then.
+		if bound == LineSlow || l.line > l.top() {
+			return l.line, bound
+		}
+		return l.probe(now, l.line+max(1, l.line/20), bound)
+	}
+	gain := l.gain()
+	small := min(target, l.line+max(1, int(float64(l.line)*(smallStep-1))))
+	switch {
+	case !l.settled || gain-doubt > clear:
+		return min(target, max(small, int(float64(l.line)*l.stride(gain)))), LineClimbs
+	case gain-2*doubt > pays && now.Sub(l.changed) >= sureEvery:
+		return small, LineClimbs
+	}
+	return l.probe(now, small, bound)
+}
+
+// stride is by what a climbing line is multiplied: by as much as the last step
+// gained, at most doubled, and so that the objective is not missed by far even
+// if half of the gain ends right here: then the time inside grows with the root
+// of the step.
+func (l *Line) stride(gain float64) float64 {
+	mean, _ := l.fit.inside(float64(l.line))
+	stride := 1 + min(1, max(0, gain))
+	if mean > 0 {
+		room := l.Objective().Seconds() / (mean * l.tail)
+		stride = min(stride, room*room)
+	}
+	return max(smallStep, stride)
+}
+
+// probe takes a small step if it is time for one.
+func (l *Line) probe(now time.Time, to int, bound LineWhy) (int, LineWhy) {
+	if now.Sub(l.changed) < smallEvery {
+		return l.line, bound
+	}
+	return to, LineProbes
+}
