@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -99,7 +100,7 @@ func (s *shell) simulate(cmd *cobra.Command, a simulation) error {
 // asUsage makes what cannot be as it is written a mistake in the usage.
 func asUsage(err error) error {
 	if errors.Is(err, serving.Invalid) {
-		return &fault{exit: exitUsage, what: err.Error(), fix: orElse(serving.FixOf(err), "loadline simulate --help")}
+		return &fault{exit: exitUsage, what: err.Error(), fix: cmp.Or(serving.FixOf(err), "loadline simulate --help")}
 	}
 	return err
 }
