@@ -1,8 +1,11 @@
-// Package balance decides which replica takes the next request.
+// Package balance decides which replica takes the next request, and which takes
+// none for a while.
 //
-// The caller offers the replicas that hold a free place, one after another, and
-// asks which was the best. Nothing is remembered between choices, no clock is
-// read and no dice are rolled; it does not know how a request travels.
+// For a choice the caller offers the replicas that hold a free place, one after
+// another, and asks which was the best. What a replica's answers tell of it is
+// kept in its [Health]; [Judge] compares those of an entity now and then. No
+// clock is read and no dice are rolled here; it does not know how a request
+// travels.
 package balance
 
 import "time"
@@ -12,12 +15,17 @@ type Seen struct {
 	InFlight int           // requests there now, as far as is known
 	Line     int           // its load line; zero is unknown, counted as one
 	Service  time.Duration // smoothed time of one request; zero is unknown
+
+	// Quiet is for how long it has answered nothing although it was asked; zero
+	// when no answer is outstanding.
+	Quiet time.Duration
 }
 
 // wait is how long a request more would keep the replica busy, per unit of its
-// load line: the least of these drains the work soonest.
+// load line: the least of these drains the work soonest. One that has been
+// quiet for longer than it usually takes is at least as slow as that.
 func (s Seen) wait() float64 {
-	service := float64(s.Service)
+	service := float64(max(s.Service, s.Quiet))
 	if service <= 0 {
 		service = float64(time.Millisecond) // a newcomer is neither flooded nor left out
 	}
