@@ -32,8 +32,11 @@ CONCURRENT := $(addprefix ./,agent/... control/... gateway/... internal/... link
 
 .PHONY: build test lint demo bench bench-full e2e cluster fuzz clean tools env linter
 
-build: ## the one binary
-	CGO_ENABLED=0 go build -o bin/loadline ./cmd/loadline
+build: ## the one binary, with the small one for replicas inside
+	@mkdir -p cmd/loadline/carried
+	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o cmd/loadline/carried/agent ./cmd/agent
+	@gzip -9nkf cmd/loadline/carried/agent
+	CGO_ENABLED=0 go build -tags carry_agent -o bin/loadline ./cmd/loadline
 
 tools: $(UV)
 $(UV):

@@ -9,14 +9,12 @@ package worker
 import (
 	"archive/zip"
 	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
+
+	"loadline.dev/loadline/internal/stow"
 )
 
 //go:embed loadline_worker/*.py
@@ -57,32 +55,5 @@ func pack() []byte {
 // Install puts the zipapp into dir under a name that holds its hash, and
 // returns its path. It is safe to call from several processes at once.
 func Install(dir string) (string, error) {
-	app := Zipapp()
-	sum := sha256.Sum256(app)
-	path := filepath.Join(dir, "worker-"+hex.EncodeToString(sum[:8])+".pyz")
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, app) {
-		return path, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("install worker: %w", err)
-	}
-	tmp, err := os.CreateTemp(dir, "worker-*.tmp")
-	if err != nil {
-		return "", fmt.Errorf("install worker: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(app)
-	if err == nil {
-		err = tmp.Chmod(0o444)
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return "", fmt.Errorf("install worker: %w", err)
-	}
-	return path, nil
+	return stow.File(dir, "worker", ".pyz", Zipapp(), 0o444)
 }

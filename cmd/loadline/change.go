@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,7 +250,7 @@ func (s *shell) wait(ctx context.Context, c *client, name string, g goal, timeou
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
-				return &fault{exit: exitTimedOut, what: fmt.Sprintf("%s is %s after %s, not %s", name, orElse(v.State, "silent"), took(timeout), g.text),
+				return &fault{exit: exitTimedOut, what: fmt.Sprintf("%s is %s after %s, not %s", name, cmp.Or(v.State, "silent"), took(timeout), g.text),
 					fix: "loadline describe " + name}
 			}
 			return err

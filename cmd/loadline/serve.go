@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -56,7 +57,7 @@ func (s *shell) serve(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
-	l, _, err := listen("127.0.0.1:"+orElse(s.settings.text("port"), "1876"), false)
+	l, _, err := listen("127.0.0.1:"+cmp.Or(s.settings.text("port"), "1876"), false)
 	if err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (s *shell) decided(name, model, host, engine string) {
 	s.say("serving %s as %s on %s", model, name, host)
 	data, err := os.ReadFile(filepath.Join(model, "MLmodel"))
 	if err != nil {
-		s.say("engine %s; the model is not on this machine yet", orElse(engine, "auto"))
+		s.say("engine %s; the model is not on this machine yet", cmp.Or(engine, "auto"))
 		return
 	}
 	m, err := mlmodel.Parse(data)
@@ -176,7 +177,7 @@ func (s *shell) decided(name, model, host, engine string) {
 	if engine != "" && engine != "auto" {
 		how = "engine " + engine + ", as asked"
 	}
-	s.say("%s, %s, python %s, saved by mlflow %s", how, m.PyFunc.LoaderModule, orElse(m.PyFunc.PythonVersion, "unknown"), orElse(m.MLflowVersion, "unknown"))
+	s.say("%s, %s, python %s, saved by mlflow %s", how, m.PyFunc.LoaderModule, cmp.Or(m.PyFunc.PythonVersion, "unknown"), cmp.Or(m.MLflowVersion, "unknown"))
 }
 
 // longest is how long a body may be that is shown within a command line.

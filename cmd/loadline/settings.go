@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -141,7 +142,7 @@ func placed(path string, err error) string {
 	if at == nil {
 		return path + ": " + text
 	}
-	return fmt.Sprintf("%s:%s:%s: %s", path, at[1], orElse(at[2], "1"), strings.Replace(text, at[0], "", 1))
+	return fmt.Sprintf("%s:%s:%s: %s", path, at[1], cmp.Or(at[2], "1"), strings.Replace(text, at[0], "", 1))
 }
 
 func (s settings) put(k key, value, from string) error {

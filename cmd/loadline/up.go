@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func (s *shell) up(ctx context.Context) error {
 		return err
 	}
 	p.state = p.data
-	l, loopback, err := listen(orElse(s.settings.text("listen"), defaultListen), s.settings.yes("insecure-http"))
+	l, loopback, err := listen(cmp.Or(s.settings.text("listen"), defaultListen), s.settings.yes("insecure-http"))
 	if err != nil {
 		return err
 	}

@@ -23,13 +23,12 @@ import (
 
 // This file puts together the rooms that only meet here.
 
-// newPlatform starts replicas as agents of this very program.
+// newPlatform starts replicas as agents of this very version.
 func (s *server) newPlatform() (*local.Platform, error) {
-	self, err := os.Executable()
+	agent, err := agentCommandLine(s.data)
 	if err != nil {
 		return nil, err
 	}
-	agent := []string{self, "agent"}
 	if s.fresh {
 		agent = append(agent, "--owner", strconv.Itoa(os.Getpid()))
 	}
