@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ const api = "/api/loadline/v1"
 type client struct {
 	host  string
 	token string
+	https http.RoundTripper // nil is Go's own
 }
 
 func (s *shell) client() (*client, error) {
@@ -38,6 +40,9 @@ func (s *shell) client() (*client, error) {
 		return nil, usage("host %q is not an address like %s", host, defaultHost)
 	}
 	c := &client{host: strings.TrimRight(host, "/"), token: s.settings.text("token")}
+	if c.https, err = s.trusting(); err != nil {
+		return nil, err
+	}
 	// The owner's token is shown to this machine only: a settings file in some
 	// folder must not be able to send it elsewhere.
 	if c.token == "" && auth.Loopback(u.Hostname()) {
@@ -68,7 +73,7 @@ func (c *client) open(ctx context.Context, method, path string, header http.Head
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	req.Header.Set("User-Agent", "loadline/"+version())
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Transport: c.https}).Do(req)
 	if err == nil {
 		return resp, nil
 	}
@@ -78,7 +83,7 @@ func (c *client) open(ctx context.Context, method, path string, header http.Head
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return nil, &fault{exit: exitFailed, what: "no server at " + c.host, why: op.Err.Error(), fix: "loadline up"}
 	}
-	return nil, &fault{exit: exitFailed, what: "talk to " + c.host, why: err.Error(), fix: "loadline doctor"}
+	return nil, &fault{exit: exitFailed, what: "talk to " + c.host, why: err.Error(), fix: cmp.Or(mistrusted(err), "loadline doctor")}
 }
 
 // do sends JSON and reads JSON.

@@ -52,6 +52,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 time
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage("%v", err) })
 	flags := root.PersistentFlags()
 	flags.String("host", "", "server to talk to (LOADLINE_HOST; default "+defaultHost+")")
+	flags.String("ca", "", "PEM file of who may vouch for an https server (LOADLINE_CA; default: whom this machine trusts)")
 	flags.String("token", "", "token to show it (LOADLINE_TOKEN; the owner's is found by itself)")
 	flags.String("data", "", "data folder (LOADLINE_DATA; default $XDG_DATA_HOME/loadline)")
 	flags.StringP("output", "o", "", "table, json or yaml")

@@ -62,8 +62,7 @@ func (s *shell) serve(cmd *cobra.Command, arg string) error {
 		return err
 	}
 	defer l.Close()
-	host := "http://" + l.Addr().String()
-	s.decided(name, model, host, s.settings.text("engine"))
+	s.decided(name, model, p.scheme()+"://"+l.Addr().String(), s.settings.text("engine"))
 
 	// Its wishes live as long as the process; models and environments are shared.
 	p.state = filepath.Join(p.data, "serve", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))

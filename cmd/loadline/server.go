@@ -34,7 +34,11 @@ type plan struct {
 	sandbox bool
 	limits  serving.Limits // of every replica
 	uv      string
-	log     *slog.Logger
+
+	certificate *gateway.Certificate // nil: no TLS
+	clear       bool                 // lets other machines in without it
+
+	log *slog.Logger
 }
 
 // A server is the whole product in one process: gateway, API, control, and the
@@ -85,6 +89,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	}
 	s.gateway = gateway.New(gateway.Config{
 		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics,
+		TLS: s.encryption(), Clear: p.clear,
 	})
 	s.keeper = control.New(control.Parts{
 		Store: s.store, Platform: s.platform, Preparer: preparer, Router: s.gateway,

@@ -28,7 +28,10 @@ func upCommand(s *shell) *cobra.Command {
 		Long: `Run the whole product on this machine: API, data plane, control, replicas. Endpoints survive a restart.
 
 On loopback, invocations and health need no token; everything else needs one. The owner's is made at the first
-start and lies in the data folder, where the command line of the same user finds it.`,
+start and lies in the data folder, where the command line of the same user finds it.
+
+Other machines are let in with --tls-cert and --tls-key; both files are read again when they change. HTTP/2 is spoken
+to who asks for it. Programs of this machine may do without TLS on the same port.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return s.up(cmd.Context()) },
 	}
 	f := cmd.Flags()
@@ -43,6 +46,8 @@ func serverFlags(cmd *cobra.Command) {
 	cmd.Flags().String("start-timeout", "", "how long a model may take from start to ready (default 2m; 10m when it is first proven)")
 	cmd.Flags().String("request-timeout", "", "how long a replica may work on one request (default 2m)")
 	cmd.Flags().String("memory", "", "most memory of one replica, as 2G (default four fifths of the machine's)")
+	cmd.Flags().String("tls-cert", "", "PEM file of a certificate chain: the port then speaks TLS, too (LOADLINE_TLS_CERT)")
+	cmd.Flags().String("tls-key", "", "PEM file of its key (LOADLINE_TLS_KEY)")
 	cmd.Flags().String("uv", "", "the uv program (LOADLINE_UV; default: found, or installed into the data folder)")
 }
 
@@ -52,7 +57,7 @@ func (s *shell) up(ctx context.Context) error {
 		return err
 	}
 	p.state = p.data
-	l, loopback, err := listen(cmp.Or(s.settings.text("listen"), defaultListen), s.settings.yes("insecure-http"))
+	l, loopback, err := listen(cmp.Or(s.settings.text("listen"), defaultListen), p.clear || p.certificate != nil)
 	if err != nil {
 		return err
 	}
@@ -63,7 +68,7 @@ func (s *shell) up(ctx context.Context) error {
 		return err
 	}
 	defer srv.close()
-	s.say("loadline %s on http://%s  data %s", version(), l.Addr(), p.data)
+	s.say("loadline %s on %s://%s  data %s", version(), p.scheme(), l.Addr(), p.data)
 	s.say("isolation: %s", holdsLine(sandbox.Probe()))
 	s.say("owner's token: cat %s", filepath.Join(p.data, "token"))
 	if err := srv.run(ctx, l); err != nil {
@@ -78,7 +83,11 @@ func (s *shell) plan() (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p := plan{data: data, uv: s.settings.text("uv"), log: slog.New(slog.NewTextHandler(s.err, nil)), sandbox: true, limits: s.limits()}
+	p := plan{data: data, uv: s.settings.text("uv"), log: slog.New(slog.NewTextHandler(s.err, nil)), sandbox: true, limits: s.limits(),
+		clear: s.settings.yes("insecure-http")}
+	if p.certificate, err = s.certificate(p.log); err != nil {
+		return plan{}, err
+	}
 	switch mode := s.settings.text("sandbox"); mode {
 	case "", "auto":
 	case "require":
@@ -130,17 +139,17 @@ func holdsLine(h sandbox.Holds) string {
 	return line
 }
 
-// listen opens the one port, and refuses to be reached by others in clear text
-// unless told to.
-func listen(addr string, insecure bool) (l net.Listener, loopback bool, err error) {
+// listen opens the one port, and refuses to be reached by others unless they
+// may be, because they encrypt or need not.
+func listen(addr string, others bool) (l net.Listener, loopback bool, err error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, false, usage("--listen %q is not an address like %s", addr, defaultListen)
 	}
 	loopback = auth.Loopback(host)
-	if !loopback && !insecure {
+	if !loopback && !others {
 		return nil, false, &fault{exit: exitUsage, what: addr + " can be reached from other machines, and nothing would be encrypted",
-			fix: "listen on 127.0.0.1, or add --insecure-http if a proxy in front encrypts"}
+			fix: "add --tls-cert and --tls-key, listen on 127.0.0.1, or add --insecure-http if a proxy in front encrypts"}
 	}
 	l, err = net.Listen("tcp", addr)
 	if err == nil {

@@ -74,7 +74,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", Setup: setUp, RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server": server, "exits": exits, "keep": keep, "killpid": killPID, "gone": gone, "curl": curl,
+			"server": server, "exits": exits, "keep": keep, "killpid": killPID, "gone": gone, "curl": curl, "certificate": certificate,
 		},
 	})
 }
@@ -102,7 +102,7 @@ func setUp(e *testscript.Env) error {
 	host := fmt.Sprintf("127.0.0.1:%d", port)
 	for k, v := range map[string]string{
 		"PATH": bin + string(os.PathListSeparator) + e.Getenv("PATH"), "HOME": e.WorkDir, "ECHO": echo, "DATA": data,
-		"LOADLINE_DATA": data, "LOADLINE_LISTEN": host, "LOADLINE_HOST": "http://" + host, "ADDRESS": host,
+		"LOADLINE_DATA": data, "LOADLINE_LISTEN": host, "LOADLINE_HOST": "http://" + host, "ADDRESS": host, "PORT": strconv.Itoa(port),
 		"LOADLINE_UV": os.Getenv("LOADLINE_UV"), "UV_CACHE_DIR": os.Getenv("UV_CACHE_DIR"),
 	} {
 		e.Setenv(k, v)
@@ -183,7 +183,7 @@ func environment(ts *testscript.TestScript) []string {
 			env = append(env, kv)
 		}
 	}
-	for _, name := range []string{"PATH", "HOME", "LOADLINE_DATA", "LOADLINE_LISTEN", "LOADLINE_HOST", "LOADLINE_UV", "MLFLOW_TRACKING_URI"} {
+	for _, name := range []string{"PATH", "HOME", "LOADLINE_DATA", "LOADLINE_LISTEN", "LOADLINE_HOST", "LOADLINE_UV", "MLFLOW_TRACKING_URI", "LOADLINE_TLS_CERT", "LOADLINE_TLS_KEY"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}
@@ -301,7 +301,7 @@ func ask(url string) error {
 		return err
 	}
 	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnauthorized { // it knows who asks
 		return fmt.Errorf("%s answered %s", url, resp.Status)
 	}
 	return nil
