@@ -13,6 +13,8 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loadline
 
 UV_VERSION   := 0.13.8
 LINT_VERSION := v2.15.0
+H2SPEC       := $(CACHE)/tools/h2spec-v2.2.1/h2spec
+HTTPX        := $(CACHE)/envs/httpx-0.28.1/bin/python
 UV           := $(CACHE)/tools/uv-$(UV_VERSION)/bin/uv
 LINT         := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
 ENV_KEY      := $(shell cat test/env/*.txt | sha256sum | cut -c1-16)
@@ -23,6 +25,8 @@ PYTHON       := $(TEST_ENV)/bin/python
 export LOADLINE_TEST_PYTHON := $(PYTHON)
 export LOADLINE_TEST_CLIENTS_PYTHON := $(PYTHON)
 export LOADLINE_UV := $(UV)
+export LOADLINE_H2SPEC := $(H2SPEC)
+export LOADLINE_TEST_HTTPX_PYTHON := $(HTTPX)
 export LOADLINE_BIN := $(CURDIR)/bin/loadline
 
 # Rooms whose code runs concurrently are tested under the race detector; the
@@ -61,11 +65,24 @@ $(LINT):
 	@cd $(@D) && GOBIN=$(@D).tmp nice -n 10 go install -p 1 github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	@mv $(@D).tmp/golangci-lint $@ && rmdir $(@D).tmp
 
+# HTTP/2 is held to its conformance suite, and to a client of another make.
+$(H2SPEC):
+	@echo "building h2spec into the cache"
+	@mkdir -p $(@D)
+	@cd $(@D) && GOBIN=$(@D).tmp go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+	@mv $(@D).tmp/h2spec $@ && rmdir $(@D).tmp
+
+$(HTTPX): | $(UV)
+	@mkdir -p $(CACHE)/envs && rm -rf $(CACHE)/envs/httpx-0.28.1.tmp
+	@$(UV) venv -q --no-python-downloads --relocatable $(CACHE)/envs/httpx-0.28.1.tmp
+	@VIRTUAL_ENV=$(CACHE)/envs/httpx-0.28.1.tmp $(UV) pip install -q 'httpx[http2]==0.28.1'
+	@rm -rf $(CACHE)/envs/httpx-0.28.1 && mv $(CACHE)/envs/httpx-0.28.1.tmp $(CACHE)/envs/httpx-0.28.1
+
 lint: $(LINT)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(LINT) run ./...
 
-test: $(PYTHON) build
+test: $(PYTHON) $(H2SPEC) $(HTTPX) build
 	CGO_ENABLED=1 go test -count=1 -race -timeout 20m $(CONCURRENT)
 	go test -count=1 -timeout 30m $$(go list ./... | grep -vxF "$$(go list $(CONCURRENT))")
 	cd bench && go vet ./...
