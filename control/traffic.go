@@ -48,7 +48,7 @@ func (k *Keeper) routeActive(ctx context.Context, e serving.Endpoint, f *file, s
 		rev := serving.Revision{Endpoint: e.ID, Digest: entity.Revision}
 		recipe := k.recipes.known(ctx, entity.Revision)
 		r := serving.RouteEntity{Name: entity.Name, Revision: rev, Raw: entity.Engine == "custom",
-			Objective: entity.Scale.Objective, MLflow: recipe.Env.MLflow, Limits: recipe.Limits}
+			Objective: entity.Scale.Objective, FIFO: entity.Scale.Queue == "fifo", MLflow: recipe.Env.MLflow, Limits: recipe.Limits}
 		for _, s := range e.Active.Splits {
 			if s.Entity == entity.Name {
 				r.Percent = s.Percent
@@ -59,6 +59,8 @@ func (k *Keeper) routeActive(ctx context.Context, e serving.Endpoint, f *file, s
 			_, trouble := f.jobs.state(jobKey{e.Active.Version, entity.Name})
 			r.Down = cmp.Or(hopeless(f.health.sinceWell(seen), rev), trouble)
 			r.Coming = r.Down == ""
+		} else {
+			r.Coming = starting(seen, rev)
 		}
 		entities = append(entities, r)
 	}
@@ -92,6 +94,13 @@ func takers(seen []serving.Replica, rev serving.Revision) []serving.Replica {
 	}
 	slices.SortFunc(list, func(a, b serving.Replica) int { return cmp.Compare(a.ID, b.ID) })
 	return list
+}
+
+// starting reports whether a replica of rev is on its way.
+func starting(seen []serving.Replica, rev serving.Revision) bool {
+	return slices.ContainsFunc(seen, func(r serving.Replica) bool {
+		return r.Revision == rev && r.State == serving.Starting && !plan.Hopeless(r)
+	})
 }
 
 // hopeless returns why nothing of rev will come: every replica there is says

@@ -5,10 +5,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"loadline.dev/loadline/gateway/balance"
 	"loadline.dev/loadline/gateway/route"
 	"loadline.dev/loadline/internal/admit"
+	"loadline.dev/loadline/internal/queue"
 	"loadline.dev/loadline/serving"
 )
 
@@ -38,6 +40,12 @@ type entity struct {
 	coming   atomic.Bool                // a replica is on its way
 	meters   *meters
 
+	took     smoothed     // how long requests hold their place
+	usual    atomic.Int64 // nanoseconds: the median of the replicas' times of service
+	judged   atomic.Int64 // when replicas were compared last; the gateway's time
+	judging  sync.Mutex   // guards judge's work space
+	bench    balance.Judgement
+	healths  []*balance.Health
 	inFlight atomic.Int64
 	wanting  atomic.Bool // agents were told that requests wait
 	telling  sync.Mutex  // held while agents are told, so that the newest count is told last
@@ -51,6 +59,7 @@ var errMoved = serving.Conflict
 func newEntity(g *Gateway, endpoint, name string) *entity {
 	e := &entity{g: g, endpoint: endpoint, name: name, gate: admit.New(g.Queue)}
 	e.replicas.Store(new([]*replica))
+	e.gate.Service = e.took.read
 	e.gate.Waits = func() {
 		e.wanting.Store(true)
 		g.wanting.Store(true)
@@ -134,11 +143,15 @@ func (e *entity) follow(re serving.RouteEntity) {
 		if i >= 0 {
 			next = append(next, old[i])
 		} else {
-			next = append(next, startReplica(e, seen))
+			next = append(next, startReplica(e, seen, len(old) > 0))
 		}
 	}
 	policy := e.g.Queue
 	policy.Objective = orElse(re.Objective, policy.Objective)
+	if re.FIFO {
+		policy.Order = queue.FIFO
+	}
+	policy.Shed = len(next) > 0 && !re.Coming
 	e.gate.SetPolicy(policy)
 	e.coming.Store(re.Coming)
 	e.replicas.Store(&next)
@@ -146,6 +159,9 @@ func (e *entity) follow(re serving.RouteEntity) {
 		if !slices.Contains(next, r) {
 			r.retire()
 		}
+	}
+	if len(next) == 1 {
+		next[0].unleash()
 	}
 	if re.Down != "" && len(next) == 0 {
 		e.gate.Refuse(downError(re.Down))
@@ -168,9 +184,14 @@ func (e *entity) retire() {
 	e.gate.Refuse(errMoved)
 }
 
+// few is how many replicas are compared for one request. Among more, as many
+// are looked at, chosen by chance: the best of eight of those with room is
+// nearly the best of all.
+const few = 8
+
 // pick claims a place on the best replica, or returns nil when the place that
 // the gate gave was withdrawn in the same moment.
-func (e *entity) pick() *replica {
+func (e *entity) pick(now time.Time) *replica {
 	list := *e.replicas.Load()
 	if len(list) == 1 {
 		if list[0].claim() {
@@ -178,16 +199,21 @@ func (e *entity) pick() *replica {
 		}
 		return nil
 	}
+	e.judge(list, now)
 	for len(list) > 0 {
 		var choice balance.Choice
-		first := rand.IntN(len(list))
+		first, room := rand.IntN(len(list)), 0
 		for i := range list {
 			j := first + i
 			if j >= len(list) {
 				j -= len(list)
 			}
-			if list[j].held.Load() > 0 {
-				choice.Offer(j, list[j].seen())
+			if list[j].held.Load() <= 0 {
+				continue
+			}
+			choice.Offer(j, list[j].seen(now))
+			if room++; room == few && len(list) > 2*few {
+				break
 			}
 		}
 		best, ok := choice.Best()
@@ -199,6 +225,27 @@ func (e *entity) pick() *replica {
 		}
 	}
 	return nil
+}
+
+// judge compares the replicas, if that has not been done for a while.
+func (e *entity) judge(list []*replica, now time.Time) {
+	at, last := int64(now.Sub(e.g.epoch)), e.judged.Load()
+	if at-last < int64(balance.Period) || !e.judged.CompareAndSwap(last, at) || !e.judging.TryLock() {
+		return
+	}
+	defer e.judging.Unlock()
+	e.healths = e.healths[:0]
+	for _, r := range list {
+		r.mu.Lock()
+		e.healths = append(e.healths, &r.health)
+	}
+	_, tail := e.took.read()
+	e.bench.Judge(e.healths, tail, now)
+	e.usual.Store(int64(e.bench.Usual))
+	for _, r := range list {
+		r.settleLocked()
+		r.mu.Unlock()
+	}
 }
 
 // want tells the agents how many places would be used, so that they ask other
@@ -234,4 +281,28 @@ func (e *endpoint) at(p route.Place) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+// A smoothed duration and how far off it single ones are. Two that add at once
+// may lose one of the two; it is a mean all the same.
+type smoothed struct{ mean, off atomic.Int64 }
+
+func (s *smoothed) add(d time.Duration) {
+	mean := s.mean.Load()
+	if mean == 0 {
+		s.mean.Store(max(1, int64(d)))
+		s.off.Store(int64(d) / 2)
+		return
+	}
+	off := int64(d) - mean
+	s.mean.Store(max(1, mean+off/16))
+	old := s.off.Load()
+	s.off.Store(old + (max(off, -off)-old)/16)
+}
+
+// read returns the mean and what nearly all stay below: the mean and four times
+// the mean deviation, as TCP reckons its retransmission time (RFC 6298).
+func (s *smoothed) read() (mean, tail time.Duration) {
+	m, off := s.mean.Load(), s.off.Load()
+	return time.Duration(m), time.Duration(m + 4*off)
 }

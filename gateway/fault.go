@@ -59,18 +59,24 @@ func (e *entity) refused(err error) *fault {
 			why: "as many requests wait for " + e.name + " as may; more capacity is on its way"}
 	case errors.Is(err, serving.Busy):
 		return &fault{status: 429, code: "RESOURCE_EXHAUSTED", retry: e.retryAfter(),
-			why: "as many requests wait for " + e.name + " as may, and it is at its maximum"}
+			why: "more requests come for " + e.name + " than it can answer in time, and it is at its maximum"}
 	}
 	return nil
 }
 
 // retryAfter is when about as many will have been served as wait now, in seconds.
 func (e *entity) retryAfter() int {
+	if wait := e.gate.Expect(); wait > 0 {
+		return int(math.Ceil(min(60, wait.Seconds())))
+	}
 	perSecond := 0.0
 	for _, r := range *e.replicas.Load() {
 		if service := time.Duration(r.service.Load()); service > 0 {
 			perSecond += float64(max(1, r.line.Load())) / service.Seconds()
 		}
+	}
+	if mean, _ := e.took.read(); perSecond == 0 && mean > 0 {
+		perSecond = 1 / mean.Seconds()
 	}
 	if perSecond == 0 {
 		return 5

@@ -53,6 +53,7 @@ type request struct {
 	whole    []byte // the body, or the first of it when more is streamed
 	held     int64  // bytes of the gateway's memory in use for it
 	refusals int    // how often nobody took it
+	trip     trip
 	times    times
 }
 
@@ -236,8 +237,21 @@ func (r *request) forward() *fault {
 			return r.orOverdue(nil)
 		}
 		r.e.meters.retries.Inc()
+		r.pause()
 	}
 	return &fault{status: 503, code: "TEMPORARILY_UNAVAILABLE", retry: 1, why: "no replica of " + r.e.name + " took the request"}
+}
+
+// pause gives replicas that refuse a moment to change, and others one to come:
+// a refusal grants its place anew at once.
+func (r *request) pause() {
+	if r.refusals < 3 {
+		return
+	}
+	select {
+	case <-time.After(min(10*time.Millisecond, 50*time.Microsecond<<r.refusals)):
+	case <-r.c.ctx.Done():
+	}
 }
 
 // claim waits for a place on some replica. Whoever had one before goes first.
@@ -251,8 +265,14 @@ func (r *request) claim(again bool) (*replica, *fault) {
 			err = r.e.gate.Enter(c.ctx, &c.place)
 		}
 		if err == nil {
-			if rep := r.e.pick(); rep != nil {
-				r.times.placed = time.Now()
+			now := time.Now()
+			if now.Sub(c.place.Arrived) > noticed && hasLeft(c.raw) { // no work for nobody
+				r.e.gate.Grant(1)
+				c.interrupt(left, 0)
+				return nil, nil
+			}
+			if rep := r.e.pick(now); rep != nil {
+				r.times.placed = now
 				return rep, nil
 			}
 			r.e.gate.Grant(1)
@@ -316,7 +336,9 @@ func (r *request) try(rep *replica) (again bool, f *fault) {
 		}
 		return false, &fault{status: 431, code: "BAD_REQUEST", why: err.Error()}
 	}
-	defer rep.leave()
+	trip := &r.trip
+	trip.start(rep, r.times.placed)
+	defer trip.end()
 	defer s.Close()
 	defer c.follow(nil)
 	c.follow(s)
@@ -338,11 +360,17 @@ func (r *request) try(rep *replica) (again bool, f *fault) {
 			r.refusals++
 			return true, nil
 		}
-		return false, r.broken(err, up)
+		f = r.broken(err, up)
+		trip.failed = f != nil && f.status == 502
+		return false, f
 	}
 	r.times.answered = time.Now()
-	r.release() // it is not sent again
-	return false, r.relay(s, a, up)
+	trip.hear(r.times.answered, true)
+	trip.failed = a.Status >= 500 && a.Status != 504 // a deadline is the caller's choice
+	r.release()                                      // it is not sent again
+	f = r.relay(s, a, up)
+	trip.failed = (trip.failed || r.times.torn || f != nil && f.status == 502) && c.interrupted() == undisturbed
+	return false, f
 }
 
 // broken says why there is no answer.

@@ -167,5 +167,9 @@ func (t *meters) observe(r *request) {
 		p.of.Observe(p.at.Sub(since).Seconds())
 		since = p.at
 	}
-	t.whole.Observe(time.Since(r.started).Seconds())
+	now := time.Now()
+	t.whole.Observe(now.Sub(r.started).Seconds())
+	if !r.times.answered.IsZero() {
+		r.e.took.add(now.Sub(r.times.placed))
+	}
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,8 @@ import (
 // many are anywhere; a request takes one from the gate first and then claims it
 // here. Whoever takes a place away here takes it from the gate too, so a request
 // in between may find nothing left, gives back what it took, and waits again.
+// Places that the replica's health does not let us use are kept: the gate knows
+// nothing of them.
 type replica struct {
 	e    *entity
 	id   string
@@ -28,6 +31,8 @@ type replica struct {
 	inFlight atomic.Int64
 	line     atomic.Int64 // as last reported
 	service  atomic.Int64 // nanoseconds, as last reported
+	others   atomic.Int64 // requests of other gateways there, as last reported
+	silent   atomic.Int64 // since when it answers nothing although asked; the gateway's time, zero when it owes nothing
 
 	// The agent's counters as last reported; only load touches them.
 	reported     bool
@@ -37,13 +42,19 @@ type replica struct {
 	stop context.CancelFunc
 
 	mu      sync.Mutex
+	kept    int // places granted and not passed on to the gate
+	health  balance.Health
 	early   int // places granted before conn was known
 	known   bool
 	retired bool
 }
 
-func startReplica(e *entity, seen serving.Replica) *replica {
+// startReplica makes a replica; beside says that others carry the load already.
+func startReplica(e *entity, seen serving.Replica, beside bool) *replica {
 	r := &replica{e: e, id: seen.ID, addr: seen.Addr}
+	if beside {
+		r.health = balance.Newcomer()
+	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	e.g.running.Go(r.keep)
 	return r
@@ -141,8 +152,47 @@ func (r *replica) grantLocked(delta int) {
 	if r.retired || delta == 0 {
 		return
 	}
-	r.held.Add(int64(delta))
-	r.e.gate.Grant(delta)
+	r.kept += delta
+	r.settleLocked()
+}
+
+// settleLocked passes places on to the gate, or takes them back, as the
+// replica's health has it. It requires r.mu.
+func (r *replica) settleLocked() {
+	if r.retired {
+		return
+	}
+	inside := int(r.inFlight.Load())
+	limit := r.health.Limit(inside)
+	if r.kept == 0 && limit == math.MaxInt {
+		return
+	}
+	room := limit - inside - int(r.held.Load())
+	if n := min(r.kept, room); n > 0 || r.kept < 0 { // fewer than none are kept: the agent took back what the gate has
+		r.kept -= n
+		r.held.Add(int64(n))
+		r.e.gate.Grant(n)
+	}
+	for room < 0 {
+		held := r.held.Load()
+		n := min(held, int64(-room))
+		if n <= 0 {
+			return
+		}
+		if r.held.CompareAndSwap(held, held-n) {
+			r.kept += int(n)
+			r.e.gate.Grant(-int(n))
+			return
+		}
+	}
+}
+
+// unleash ends a slow start: there is nobody else.
+func (r *replica) unleash() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.health.Settle()
+	r.settleLocked()
 }
 
 // load takes a report. It is called by one goroutine at a time: a connection's
@@ -150,6 +200,7 @@ func (r *replica) grantLocked(delta int) {
 func (r *replica) load(l link.Load) {
 	r.line.Store(int64(l.Line))
 	r.service.Store(int64(l.Service))
+	r.others.Store(max(0, int64(l.InFlight)-r.inFlight.Load()))
 	// What an agent counted before this gateway knew it is not ours to tell.
 	if r.reported {
 		r.e.meters.columns.Add(float64(l.Columns - min(l.Columns, r.columns)))
@@ -158,8 +209,13 @@ func (r *replica) load(l link.Load) {
 	r.reported, r.columns, r.raw = true, max(r.columns, l.Columns), max(r.raw, l.Raw)
 }
 
-func (r *replica) seen() balance.Seen {
-	return balance.Seen{InFlight: int(r.inFlight.Load()), Line: int(r.line.Load()), Service: time.Duration(r.service.Load())}
+func (r *replica) seen(now time.Time) balance.Seen {
+	s := balance.Seen{InFlight: int(r.inFlight.Load() + r.others.Load()), Line: int(r.line.Load()),
+		Service: time.Duration(orElse(r.service.Load(), r.e.usual.Load()))}
+	if since := r.silent.Load(); since != 0 {
+		s.Quiet = max(0, now.Sub(r.e.g.epoch)-time.Duration(since))
+	}
+	return s
 }
 
 // claim takes one of the places held here.
@@ -180,12 +236,16 @@ func (r *replica) claim() bool {
 // place back to the gate, unless the replica has none any more.
 func (r *replica) unclaim() {
 	r.mu.Lock()
+	r.inFlight.Add(-1)
 	if !r.retired {
-		r.held.Add(1)
-		r.e.gate.Grant(1)
+		r.kept++
+		r.settleLocked()
 	}
+	last := r.retired && r.inFlight.Load() == 0
 	r.mu.Unlock()
-	r.leave()
+	if last {
+		r.stop()
+	}
 }
 
 // leave ends what claim began. The place itself comes back as a grant.
@@ -201,6 +261,79 @@ func (r *replica) leave() {
 	}
 }
 
+// A trip is one request at a replica, for what is remembered of the replica.
+// Where there is only one, nothing is compared and nothing remembered.
+type trip struct {
+	r       *replica
+	watched bool
+	silent  bool // its answer has not begun
+	sent    time.Time
+	began   time.Time // zero: it never has
+	failed  bool      // by the replica's doing
+}
+
+func (t *trip) start(r *replica, now time.Time) {
+	*t = trip{r: r, sent: now, watched: len(*r.e.replicas.Load()) > 1, silent: true}
+	if !t.watched {
+		return
+	}
+	r.mu.Lock()
+	r.health.Sent(now)
+	r.silenceLocked()
+	r.mu.Unlock()
+}
+
+// hear notes that the answer has begun at now, or, with alive false, that none
+// will come.
+func (t *trip) hear(now time.Time, alive bool) {
+	if alive {
+		t.began = now
+	}
+	if !t.watched || !t.silent {
+		return
+	}
+	t.silent = false
+	t.r.mu.Lock()
+	t.r.health.Began(now, alive)
+	t.r.silenceLocked()
+	t.r.mu.Unlock()
+}
+
+// end is the last of a trip.
+func (t *trip) end() {
+	if !t.watched {
+		t.r.leave()
+		return
+	}
+	if t.silent {
+		t.hear(time.Now(), false)
+	}
+	r := t.r
+	r.mu.Lock()
+	r.inFlight.Add(-1)
+	switch {
+	case !t.began.IsZero():
+		r.health.Ended(t.began, t.began.Sub(t.sent), t.failed)
+	case t.failed:
+		r.health.Ended(time.Now(), time.Since(t.sent), true)
+	}
+	r.settleLocked()
+	last := r.retired && r.inFlight.Load() == 0
+	r.mu.Unlock()
+	if last {
+		r.stop()
+	}
+}
+
+// silenceLocked makes seen know since when nothing was heard. It requires r.mu.
+func (r *replica) silenceLocked() {
+	since := int64(0)
+	if at := r.health.Silent(); !at.IsZero() {
+		since = max(1, int64(at.Sub(r.e.g.epoch)))
+	}
+	r.silent.Store(since)
+}
+
 // retire lets nothing new in; what is in flight finishes.
 func (r *replica) retire() {
 	r.mu.Lock()
@@ -208,7 +341,7 @@ func (r *replica) retire() {
 	if r.retired {
 		return
 	}
-	r.retired = true
+	r.retired, r.kept = true, 0
 	for {
 		n := r.held.Load()
 		if n == 0 || r.held.CompareAndSwap(n, 0) {

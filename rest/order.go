@@ -79,6 +79,11 @@ func readScale(r *reader, s *serving.Scale) {
 	if p := r.text("policy"); p != "" {
 		s.Policy = p
 	}
+	if q := r.text("queue"); q == "fifo" || q == "late-last" {
+		s.Queue = q
+	} else if q != "" {
+		r.fail("queue is %q; it must be late-last or fifo", q)
+	}
 }
 
 func (r *reader) duration(key string) time.Duration {

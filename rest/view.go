@@ -71,6 +71,7 @@ type ScaleView struct {
 	Idle      string   `json:"idle,omitempty"`
 	Objective string   `json:"objective,omitempty"`
 	Policy    string   `json:"policy,omitempty"`
+	Queue     string   `json:"queue,omitempty"`
 	Waits     []string `json:"waits_for_autopilot,omitempty"`
 }
 
@@ -208,7 +209,7 @@ func entityView(s serving.EntityStatus) EntityView {
 }
 
 func scaleView(s serving.Scale) ScaleView {
-	v := ScaleView{Min: s.Min, Max: s.Max, Policy: s.Policy}
+	v := ScaleView{Min: s.Min, Max: s.Max, Policy: s.Policy, Queue: s.Queue}
 	if s.Min == 0 {
 		v.Waits = append(v.Waits, "min")
 	}

@@ -152,6 +152,11 @@ type Scale struct {
 	Idle      time.Duration
 	Objective time.Duration
 	Policy    string // "" is the autopilot's own
+
+	// Queue is the order in which requests wait: "" and "late-last" let those
+	// that are late already wait until nobody on time is waiting, "fifo" is the
+	// order of arrival.
+	Queue string
 }
 
 // A Revision names what runs: the content of an entity within an endpoint.
@@ -368,13 +373,17 @@ type RouteEntity struct {
 	// time go first. Zero is the gateway's default.
 	Objective time.Duration
 
+	// FIFO lets requests wait in order of arrival, whoever is late.
+	FIFO bool
+
 	MLflow string // version in the entity's environment; empty when it has none
 
 	// Replicas are the ones that may take requests. Empty means that requests
 	// wait for one.
 	Replicas []Replica
 
-	// Coming says that a replica is on its way, so those who wait have hope.
+	// Coming says that a replica is on its way, beside those there are or as the
+	// first one, so those who wait have hope.
 	Coming bool
 
 	// Down says why nothing will come; requests are then refused at once. Empty otherwise.

@@ -64,6 +64,7 @@ folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
 	f.Duration("idle", 0, "how long without a request until it sleeps (waits for the autopilot)")
 	f.Duration("objective", 0, "how long a request may wait (waits for the autopilot)")
 	f.String("policy", "", "how it scales (waits for the autopilot)")
+	f.String("queue", "", "order in which requests wait: late-last (the default: who is late already waits for those on time) or fifo")
 	f.Bool("strict", false, "refuse with 400 whatever MLflow would alter silently")
 	f.Bool("egress", false, "let the model open connections; without it, it reaches nobody")
 	f.String("engine", "", "auto, python, mlflow")
@@ -120,7 +121,7 @@ func (s *shell) order(cmd *cobra.Command, c *client, args []string) (map[string]
 			order[name] = d.String()
 		}
 	}
-	for _, name := range []string{"policy", "command", "health"} {
+	for _, name := range []string{"policy", "queue", "command", "health"} {
 		if v, _ := f.GetString(name); v != "" {
 			order[name] = v
 		}

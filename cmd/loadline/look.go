@@ -200,7 +200,7 @@ func scaleLine(v rest.ScaleView) string {
 	if v.Max > 0 {
 		line += fmt.Sprintf(", max %d", v.Max)
 	}
-	for _, part := range [][2]string{{"idle", v.Idle}, {"objective", v.Objective}, {"policy", v.Policy}} {
+	for _, part := range [][2]string{{"idle", v.Idle}, {"objective", v.Objective}, {"policy", v.Policy}, {"queue", v.Queue}} {
 		if part[1] != "" {
 			line += fmt.Sprintf(", %s %s", part[0], part[1])
 		}

@@ -32,7 +32,10 @@ type Gate struct {
 	// Waits is called, if set, after somebody began to wait. It must not block.
 	Waits func()
 
-	service, tail atomic.Int64 // see SetService
+	// Service says, if set, how long requests take once they have a place, on
+	// average and nearly all of them; the queue judges by it who could still be
+	// answered in time. It must not block.
+	Service func() (mean, tail time.Duration)
 
 	free    atomic.Int64 // below zero while a withdrawn place is still in use
 	waiting atomic.Int64 // how many are in queue, or are just being chosen
@@ -64,13 +67,6 @@ func (g *Gate) Expect() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.queue.Wait()
-}
-
-// SetService says how long requests take once they have a place, on average and
-// at most, nearly; the queue judges by it who could still be answered in time.
-func (g *Gate) SetService(mean, tail time.Duration) {
-	g.service.Store(int64(mean))
-	g.tail.Store(int64(tail))
 }
 
 // Enter takes a place, waiting for one if it must. It fails with
@@ -112,7 +108,9 @@ func (g *Gate) wait(ctx context.Context, p *Place, enter func(*queue.Queue, *que
 		p.Arrived = now
 	}
 	g.mu.Lock()
-	g.queue.Service, g.queue.Tail = time.Duration(g.service.Load()), time.Duration(g.tail.Load())
+	if g.Service != nil {
+		g.queue.Service, g.queue.Tail = g.Service()
+	}
 	err := g.refusal
 	if err == nil {
 		err = enter(&g.queue, &p.Place, now)

@@ -257,7 +257,7 @@ func BenchmarkEnterAndWait(b *testing.B) {
 func TestOverloadIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := New(queue.Policy{Objective: 100 * time.Millisecond, Overtake: time.Second, Shed: true})
-		gate.SetService(10*time.Millisecond, 10*time.Millisecond)
+		gate.Service = func() (mean, tail time.Duration) { return 10 * time.Millisecond, 10 * time.Millisecond }
 		gate.Grant(1)
 		var served, busy atomic.Int64
 		var crowd sync.WaitGroup

@@ -127,7 +127,7 @@ func (q *Queue) Push(p *Place, now time.Time) error {
 	case passed(p.Deadline, now):
 		p.state = expired
 		return serving.TimedOut
-	case q.full(p) && !(q.Policy.Shed && q.late.first != nil): // else those late yield: see Refused
+	case q.full(p) && (!q.Policy.Shed || q.late.first == nil): // else those late yield: see Refused
 		p.state = outside
 		return serving.Busy
 	}
