@@ -78,9 +78,9 @@ type Bounds struct {
 // MostLine bounds every load line: beyond it, places themselves cost.
 const MostLine = 4096
 
-// Cells lie on a logarithmic scale of concurrency, four to the doubling.
+// Cells lie on a logarithmic scale of concurrency, six to the doubling.
 const (
-	cellsPerDouble = 4
+	cellsPerDouble = 6
 	cellCount      = 12*cellsPerDouble + 1 // up to MostLine
 )
 
@@ -106,9 +106,14 @@ type Line struct {
 	changed time.Time // when the line last changed, or was found good
 	since   int       // requests answered since then
 	loaded  float64   // most concurrency of a reading since then
+	stay    cell      // the readings since then
+	stayed  cell      // those of the line before
 	asked   bool      // requests waited since then
 	settled bool      // the end of the first climb was seen
+	below   bool      // a smaller line is to be tried next
+	halve   bool      // the last climb leapt over what was not looked at yet
 	odd     int       // readings in a row that the fit did not foresee
+	odds    [3]odd    // they
 	held    Pressure  // worst since the last change
 }
 
@@ -128,6 +133,7 @@ const (
 	LineKnown                  // as remembered
 	LineClimbs                 // more is asked for, and it pays
 	LineProbes                 // a small step, to see whether it pays
+	LineBelow                  // a step down, to see whether less carries as much
 	LinePeak                   // more would gain too little
 	LineSlow                   // more would be later than the objective
 	LineGuard                  // latency rose beyond what the concurrency explains
@@ -145,6 +151,7 @@ var lineWhyText = [lineWhys]string{
 	LineKnown:   "as remembered from before",
 	LineClimbs:  "more was asked for, and the last step paid",
 	LineProbes:  "a small step up, to see whether it pays",
+	LineBelow:   "a step down, to see whether less carries as much",
 	LinePeak:    "more at once would add too little throughput",
 	LineSlow:    "more at once would be later than the objective",
 	LineGuard:   "latency rose beyond what the concurrency explains",
@@ -227,35 +234,34 @@ func (l *Line) Observe(r Reading) {
 		l.guard.broke(r)
 	}
 	l.held = worse(l.held, r.Pressure)
-	l.asked = l.asked || r.Waiting
 	if r.Answered <= 0 || r.Inside <= 0 || !(r.Beside > 0) || r.Beside > 1e6 {
 		return
 	}
 	if r.Over <= 0 {
 		r.Over = time.Second
 	}
-	// Who enters beside others that enter a moment later counts too few. The mean
-	// over time, by Little's law, counts too few where requests come at random.
-	inside := r.Inside.Seconds()
-	beside := max(1, r.Beside, float64(r.Answered)*inside/r.Over.Seconds())
+	// Where all enter together, as behind a batch, most find few beside them and
+	// soon have many: then the mean over time, by Little's law, is the truer. It
+	// shares its error with the time inside, so it is taken only when it differs.
+	inside, beside := r.Inside.Seconds(), max(1, r.Beside)
+	if little := float64(r.Answered) * inside / r.Over.Seconds(); little > 1.15*beside {
+		beside = little
+	}
 	l.fade(r.At)
-	l.surprise(beside, inside, r.Answered)
+	// A moment's wait in a second that was not full asks for no more.
+	l.asked = l.asked || r.Waiting && beside > 0.85*float64(l.line)
 	expected, _ := l.fit.inside(beside)
 	l.guard.observe(r, inside, expected)
-
-	c := &l.cells[cellOf(beside)]
-	w := float32(r.Answered)
-	c.weight += w
-	c.n += w * float32(beside)
-	c.inside += w * float32(inside)
-	c.square += w * float32(inside*inside)
-	c.count++
+	if !l.surprise(beside, inside, r.Answered) {
+		l.add(beside, inside, r.Answered)
+	}
 	if r.Tail > 0 {
 		const memory = 2000 // answers
 		l.tails = min(memory, l.tails+float64(r.Answered))
 		l.tail += float64(r.Answered) / l.tails * (min(50, max(1, r.Tail.Seconds()/inside)) - l.tail)
 	}
 	l.since += r.Answered
+	l.stay.add(beside, inside, r.Answered)
 	l.loaded = max(l.loaded, beside)
 	l.fit = fitCells(l.cells[:], max(1, float64(l.line)))
 }
@@ -295,22 +301,68 @@ func (l *Line) scale(by float32) {
 	}
 }
 
-// surprise forgets faster when the replica has become another: when readings
-// in a row lie off what was foreseen by more than chance and a tenth.
-func (l *Line) surprise(beside, inside float64, answered int) {
-	if !l.fit.ok || l.fit.spread == 0 && cellOf(beside) != cellOf(float64(l.line)) {
-		return
+// surprise reports whether a reading lies off what was foreseen by more than
+// chance and a tenth. Such readings are held back; when three in a row lie off
+// on the same side the replica has become another, and they are what its curve
+// begins with.
+func (l *Line) surprise(beside, inside float64, answered int) bool {
+	c := &l.cells[cellOf(beside)]
+	known := c.weight >= 2*enough
+	if !l.fit.ok || !known && l.odd == 0 {
+		return false
 	}
-	mean, deviation := l.fit.inside(beside)
-	chance := mean * math.Sqrt(scatter(l.cells[:])/float64(answered))
-	off := math.Abs(inside - mean)
-	if off < 0.1*mean || off < 3*math.Hypot(deviation, chance) {
-		l.odd = 0
-		return
+	// What was seen here before is the measure, not what the law says: the law
+	// never fits everywhere. It bridges the width of a cell, and serves where
+	// nothing was seen lately, once something is amiss.
+	mean, uncertain := l.fit.inside(beside)
+	if known {
+		near, _ := l.fit.inside(float64(c.n / c.weight))
+		mean *= float64(c.inside/c.weight) / near
+		uncertain = 0
 	}
-	const inRow = 3
-	if l.odd++; l.odd >= inRow {
-		l.odd = 0
-		l.scale(0.2)
+	chance := math.Hypot(uncertain, mean*math.Sqrt(scatter(l.cells[:])*(1/float64(answered)+1/max(5*enough, float64(c.weight)))))
+	off := inside - mean
+	if math.Abs(off) < 0.1*mean || math.Abs(off) < 3*chance || l.odd > 0 && off*l.odds[0].off < 0 {
+		l.giveBack()
+		return false
 	}
+	l.odds[l.odd] = odd{beside: beside, inside: inside, answered: answered, off: off}
+	if l.odd++; l.odd < len(l.odds) {
+		return true
+	}
+	l.cells = [cellCount]cell{}
+	l.giveBack()
+	if off > 0 {
+		l.below = true // of what is slower now, less may carry as much
+	} else {
+		l.settled = false
+	}
+	return true
+}
+
+// giveBack takes in the readings that were held back.
+func (l *Line) giveBack() {
+	for _, o := range l.odds[:l.odd] {
+		l.add(o.beside, o.inside, o.answered)
+	}
+	l.odd = 0
+}
+
+// An odd reading is one that was not foreseen.
+type odd struct {
+	beside, inside, off float64
+	answered            int
+}
+
+func (l *Line) add(beside, inside float64, answered int) {
+	l.cells[cellOf(beside)].add(beside, inside, answered)
+}
+
+func (c *cell) add(beside, inside float64, answered int) {
+	w := float32(answered)
+	c.weight += w
+	c.n += w * float32(beside)
+	c.inside += w * float32(inside)
+	c.square += w * float32(inside*inside)
+	c.count++
 }

@@ -34,6 +34,7 @@ func (l *Line) Decide(now time.Time) LineDecision {
 	l.line = l.within(l.line)
 	if l.line != before {
 		l.changed, l.since, l.loaded, l.asked, l.held = now, 0, 0, false, Pressure{}
+		l.stayed, l.stay = l.stay, cell{}
 		l.fit = fitCells(l.cells[:], float64(l.line))
 	}
 	l.why = d.Why
@@ -46,25 +47,37 @@ func (l *Line) Decide(now time.Time) LineDecision {
 // decide returns the next line, why, and what another rule would have chosen.
 func (l *Line) decide(now time.Time, objective time.Duration) (line int, why LineWhy, refused int) {
 	if l.held.dear() {
-		l.settled = true
+		l.settle()
 		return l.line - max(1, l.line/10), LineMemory, l.line
 	}
 	if lower, why := l.guarded(now, objective); lower < l.line {
-		l.settled = true
+		l.settle()
 		return lower, why, l.line
 	}
 	if l.changed.IsZero() || l.changed.After(now) { // the first look, or a clock set back
 		l.changed = now
 	}
-	if !l.seenEnough(now) {
+	if !l.seenEnough(now) || l.odd > 0 {
 		return l.line, l.keep(), l.line
 	}
 	target, bound := l.target(objective)
-	if target < l.line && l.loaded >= 0.5*float64(l.line) {
-		l.settled = true
-		return target, bound, l.line
+	if ratio := l.paid(); ratio > 1 && l.settled && l.asked {
+		return max(l.line+1, int(float64(l.line)*min(l.stride(1), ratio))), LineClimbs, target
 	}
-	if !l.asked && l.loaded < 0.7*float64(l.line) {
+	if target < l.line && l.loaded >= 0.5*float64(l.line) {
+		l.settle()
+		l.below = false
+		// What the fit says of far away is a guess; on the way there it will be seen.
+		return max(target, l.line*7/10), bound, l.line
+	}
+	if to := l.lookBelow(now, bound); to < l.line {
+		return to, LineBelow, l.line
+	}
+	full := 0.9 // of the line, from which on more might be asked for
+	if !l.settled {
+		full = 0.7
+	}
+	if !l.asked && l.loaded < full*float64(l.line) {
 		return l.line, l.keep(), target
 	}
 	if l.held.Throttled > throttled {
@@ -72,6 +85,53 @@ func (l *Line) decide(now time.Time, objective time.Duration) (line int, why Lin
 	}
 	line, why = l.raise(now, target, bound)
 	return line, why, target
+}
+
+// settle ends a climb.
+func (l *Line) settle() {
+	if !l.settled {
+		l.settled, l.halve = true, true
+	}
+}
+
+// lookBelow returns a smaller line where it may well carry as much: after the
+// replica has become slower, and where the law between the line and the next
+// smaller concurrency that is known says that only part of the way paid. A climb
+// takes long steps, and its end is found by halving the last one.
+func (l *Line) lookBelow(now time.Time, bound LineWhy) int {
+	const near, partly = 1.25, 0.6
+	if l.loaded < 0.7*float64(l.line) || l.line < 3 {
+		return l.line
+	}
+	if l.below {
+		l.below = false
+		return l.line * 7 / 10
+	}
+	if !l.halve || bound == LineSlow || now.Sub(l.changed) < sureEvery {
+		return l.line
+	}
+	i := cellOf(float64(l.line) / near)
+	for ; i >= 0 && l.cells[i].weight < enough; i-- {
+	}
+	if i < 0 {
+		if l.gain() < 3*pays {
+			return l.line * 7 / 10
+		}
+		return l.line
+	}
+	below, here := &l.cells[i], &l.cells[cellOf(float64(l.line))]
+	lower, line := float64(below.n/below.weight), float64(l.line)
+	if here.weight < enough {
+		return l.line
+	}
+	if lower*near > line {
+		l.halve = false
+		return l.line
+	}
+	if elasticity(lower, lower/float64(below.inside/below.weight), line, line/float64(here.inside/here.weight)) > partly {
+		return l.line
+	}
+	return int(math.Sqrt(lower * line))
 }
 
 // keep is the reason for leaving the line as it is when nothing was learned.
@@ -116,7 +176,7 @@ func (l *Line) target(objective time.Duration) (int, LineWhy) {
 		return l.line, LinePrior
 	}
 	law, most := l.fit.law(), 2*max(l.line, l.top())
-	best, why := 0, LinePeak
+	best, why := 1, LinePeak
 	allowed := objective.Seconds() / l.tail
 	if alone, deviation := l.fit.inside(1); alone-deviation > allowed {
 		allowed = 1.1 * alone // no line meets it: as good as alone is the best there is
@@ -131,19 +191,26 @@ func (l *Line) target(objective time.Duration) (int, LineWhy) {
 			why = LineSlow
 			break
 		}
-		if law.Gain(float64(n)) < pays && n > 1 {
+		if n > 1 && elasticity(float64(best), law.Throughput(float64(best)), float64(n), law.Throughput(float64(n))) < pays {
 			break
 		}
 		best = n
 	}
-	if seen, throughput := l.peak(); seen > 0 && seen < best && best <= l.line {
-		// What was measured outweighs what was fitted.
-		if law.Throughput(float64(best)) < throughput {
-			best, why = seen, LinePeak
-		}
+	// What was measured outweighs what was fitted.
+	seen, throughput, inside := l.peak()
+	fitted := law.Throughput(float64(best))
+	switch {
+	case seen == 0:
+	case seen < best && best <= l.line && fitted < throughput,
+		seen > best && inside <= allowed && elasticity(float64(best), fitted, float64(seen), throughput) > pays:
+		best, why = seen, LinePeak
 	}
-	return max(1, best), why
+	return best, why
 }
+
+// elasticity is by how much of itself the throughput x grows from concurrency n
+// to m, per growth of concurrency.
+func elasticity(n, xn, m, xm float64) float64 { return math.Log(xm/xn) / math.Log(m/n) }
 
 // top is the highest concurrency of which something is known.
 func (l *Line) top() int {
@@ -156,21 +223,20 @@ func (l *Line) top() int {
 }
 
 // peak is the concurrency with the most throughput among those of which much is
-// known, and that throughput less two standard errors.
-func (l *Line) peak() (int, float64) {
-	at, most := 0, 0.0
+// known, that throughput less two standard errors, and the mean time inside.
+func (l *Line) peak() (at int, most, inside float64) {
 	noise := scatter(l.cells[:])
 	for i := range l.cells {
 		c := &l.cells[i]
-		if c.weight < enough {
+		if c.weight < 2*enough {
 			continue
 		}
-		n, inside := float64(c.n/c.weight), float64(c.inside/c.weight)
-		if x := n / inside * (1 - 2*math.Sqrt(noise/float64(c.weight))); x > most {
-			at, most = int(math.Round(n)), x
+		n, mean := float64(c.n/c.weight), float64(c.inside/c.weight)
+		if x := n / mean * (1 - 2*math.Sqrt(noise/float64(c.weight))); x > most {
+			at, most, inside = int(math.Round(n)), x, mean
 		}
 	}
-	return at, most
+	return at, most, inside
 }
 
 // gain is by how much of itself throughput grows with concurrency at the line.
@@ -208,7 +274,7 @@ func (l *Line) raise(now time.Time, target int, bound LineWhy) (int, LineWhy) {
 		return l.probe(now, l.line+max(1, l.line/10), bound)
 	}
 	if target <= l.line {
-		l.settled = true
+		l.settle()
 		if now.Sub(l.changed) < smallEvery {
 			return l.line, bound
 		}
@@ -221,12 +287,49 @@ func (l *Line) raise(now time.Time, target int, bound LineWhy) (int, LineWhy) {
 	gain := l.gain()
 	small := min(target, l.line+max(1, int(float64(l.line)*(smallStep-1))))
 	switch {
+	case l.settled && l.worseAt(small): // the fit hopes; it was tried not long ago
 	case !l.settled || gain-doubt > clear:
-		return min(target, max(small, int(float64(l.line)*l.stride(gain)))), LineClimbs
+		stride := l.stride(gain)
+		if l.settled {
+			stride = min(stride, 1.25)
+		}
+		return min(target, max(small, int(float64(l.line)*stride))), LineClimbs
 	case gain-2*doubt > pays && now.Sub(l.changed) >= sureEvery:
 		return small, LineClimbs
 	}
 	return l.probe(now, small, bound)
+}
+
+// paid returns by what to multiply the line because what was measured before
+// and after its last step up shows, beyond chance, that a good part of the step
+// came back as throughput; else 1. Where nobody went for long the law knows less.
+func (l *Line) paid() float64 {
+	if l.stay.weight < 2*enough || l.stayed.weight < 2*enough || l.stay.count < 3 {
+		return 1
+	}
+	now, inside := float64(l.stay.n/l.stay.weight), float64(l.stay.inside/l.stay.weight)
+	was, before := float64(l.stayed.n/l.stayed.weight), float64(l.stayed.inside/l.stayed.weight)
+	if now < was*1.03 {
+		return 1
+	}
+	chance := math.Sqrt(scatter(l.cells[:]) * (1/float64(l.stay.weight) + 1/float64(l.stayed.weight)))
+	step := math.Log(now / was)
+	gained := elasticity(was, was/before, now, now/inside) - 2*chance/step
+	if gained < 4*pays {
+		return 1
+	}
+	return math.Exp(2 * min(1, gained) * step)
+}
+
+// worseAt reports whether concurrency n is known to carry less than the line,
+// beyond chance.
+func (l *Line) worseAt(n int) bool {
+	there, here := &l.cells[cellOf(float64(n))], &l.cells[cellOf(float64(l.line))]
+	if there == here || there.weight < enough || here.weight < enough {
+		return false
+	}
+	chance := math.Sqrt(scatter(l.cells[:]) * (1/float64(there.weight) + 1/float64(here.weight)))
+	return float64(there.n/there.inside) < float64(here.n/here.inside)*(1-2*chance)
 }
 
 // stride is by what a climbing line is multiplied: by as much as the last step

@@ -82,7 +82,7 @@ func (f fit) inside(n float64) (mean, deviation float64) {
 
 // reach is how far, in ln N, a cell may lie from where the line is before it
 // counts little: no replica follows the law from one request to a thousand.
-const reach = 1.1
+const reach = 0.8
 
 // fitCells fits the law to what was seen around the concurrency center by
 // weighted least squares, with a above zero, b and c not below.
@@ -173,6 +173,12 @@ func bestOf(normal [3][3]float64, right [3]float64, cells int) fit {
 		}
 		if loss < least-1e-9*math.Abs(least) || math.IsInf(least, 1) {
 			best, least = fit{abc: abc, cov: cov, ok: true}, loss
+		}
+	}
+	if best.ok && best.abc[1] == 0 && best.abc[2] == 0 {
+		// That there is no slope is as uncertain as a slope would be.
+		if _, cov, ok := solve(normal, right, [3]bool{true, true, false}); ok {
+			best.cov = cov
 		}
 	}
 	return best

@@ -38,6 +38,7 @@ var roles = map[string]func(args []string) error{
 	"server":   bareServer,
 	"fasthttp": fasthttpProxy,
 	"reverse":  reverseProxy,
+	"bubble":   bubble,
 }
 
 // A role's flags.
