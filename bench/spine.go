@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -119,6 +120,8 @@ func (b *bench) start(ctx context.Context) error {
 func (b *bench) loadline(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, b.bin, args...)
 	cmd.Env = append(os.Environ(), "LOADLINE_DATA="+filepath.Join(b.dir, "data"), "LOADLINE_HOST="+b.host)
+	// Killed, it would leave its replicas to the next start.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	return cmd
 }
 
