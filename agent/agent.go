@@ -72,7 +72,7 @@ func defaultLine(a serving.Assignment) int {
 type agent struct {
 	Options
 	spec    serving.Assignment
-	line    int
+	line    atomic.Int64 // the load line: the assignment's, until a gateway knows better
 	record  *record
 	output  *Log
 	server  *link.Server
@@ -119,8 +119,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{Options: o, spec: spec, line: defaultLine(spec), record: newRecord(o.Dir, spec),
+	a := &agent{Options: o, spec: spec, record: newRecord(o.Dir, spec),
 		request: spec.Recipe.Limits.Request, start: spec.Recipe.Limits.Start}
+	a.line.Store(int64(defaultLine(spec)))
 	if a.request == 0 {
 		a.request = defaultRequest
 	}
@@ -150,6 +151,7 @@ func (a *agent) serve(ctx context.Context) error {
 	}
 	a.server = link.NewServer(a.handle, a.report)
 	a.server.Admit = sameUser
+	a.server.Lined = a.lined
 	a.cradle = newCradle()
 	defer a.cradle.close()
 	if err := a.set(serving.Starting, ""); err != nil {

@@ -18,6 +18,9 @@ type counters struct {
 	answered, notTaken, broken, timedOut, cancelled, restarts atomic.Uint64
 	columns, raw                                              atomic.Uint64 // of engines that are no more
 	service                                                   atomic.Int64  // smoothed nanoseconds of one answered request
+
+	inside       atomic.Int64  // requests that the engine has now
+	beside, took atomic.Uint64 // link.Counters' Beside and Inside
 }
 
 // serve smooths how long requests take: an eighth of each new one counts.
@@ -49,6 +52,7 @@ func (a *agent) report(l *link.Load) {
 		Answered: a.count.answered.Load(), NotTaken: a.count.notTaken.Load(), Broken: a.count.broken.Load(),
 		TimedOut: a.count.timedOut.Load(), Cancelled: a.count.cancelled.Load(), Restarts: a.count.restarts.Load(),
 		Columns: a.count.columns.Load(), Raw: a.count.raw.Load(),
+		Beside: a.count.beside.Load(), Inside: a.count.took.Load(),
 	}
 	engine := a.engine.Load()
 	if engine == nil {
@@ -91,15 +95,16 @@ func (a *agent) handle(ctx context.Context, in *link.Incoming) {
 		r.condemn(fmt.Sprintf("killed: a request with a deadline of %v was still running after %v", limit, patience+hangGrace))
 	})
 	defer hung.Stop()
-	start := time.Now()
+	start, beside := time.Now(), a.count.inside.Add(1)
 	err := r.Do(ctx, request(in), w)
+	a.count.inside.Add(-1)
 	if errors.Is(err, context.DeadlineExceeded) {
 		overdue() // the engine may notice before the timer does
 	}
 	if errors.Is(err, ErrEngineGone) {
 		a.leave(r)
 	}
-	a.settle(w, context.Cause(ctx), err, time.Since(start))
+	a.settle(w, context.Cause(ctx), err, time.Since(start), beside)
 }
 
 // patience is how long any request may run before its engine counts as hung. A
@@ -143,8 +148,19 @@ func (a *agent) doubt(r *run) {
 			return
 		}
 		r.doubted.Store(false)
-		a.setLine(r, a.line)
+		a.setLine(r, int(a.line.Load()))
 	}()
+}
+
+// lined takes the load line that a gateway says was learned. Places are granted
+// by it from now on, except while the engine is doubted.
+func (a *agent) lined(n int) {
+	if a.line.Swap(int64(n)) == int64(n) {
+		return
+	}
+	if r := a.engine.Load(); r != nil && !r.doubted.Load() {
+		a.setLine(r, n)
+	}
 }
 
 // setLine sets the load line of r, unless it is not the one that takes requests.
@@ -196,7 +212,7 @@ func hopByHop(name string) bool {
 }
 
 // settle ends the request as its engine and its caller left it, and counts it.
-func (a *agent) settle(w *reply, cause, err error, took time.Duration) {
+func (a *agent) settle(w *reply, cause, err error, took time.Duration, beside int64) {
 	w.mu.Lock()
 	began, expired, short := w.began, w.expired, w.size >= 0 && w.wrote != w.size
 	w.over = true
@@ -221,6 +237,8 @@ func (a *agent) settle(w *reply, cause, err error, took time.Duration) {
 	default:
 		a.count.answered.Add(1)
 		a.count.serve(took)
+		a.count.beside.Add(uint64(beside))
+		a.count.took.Add(uint64(took))
 	}
 }
 

@@ -211,7 +211,7 @@ func (a *agent) admit(r *run) {
 		return
 	}
 	_ = a.set(serving.Ready, "")
-	a.server.SetLine(a.line)
+	a.server.SetLine(int(a.line.Load()))
 }
 
 // autopsy says in one sentence why an engine is no more. What is known best

@@ -37,6 +37,7 @@ type Conn struct {
 	free     []*Stream // closed ones, to be used again
 	lastID   uint32
 	want     int
+	line     int // last asked for
 	draining bool
 	err      error
 }
@@ -115,6 +116,21 @@ func (c *Conn) fail(err error) {
 	}
 	c.mu.Unlock()
 	hangUp(c.nc)
+}
+
+// SetLine asks the agent to grant n places in all, over every connection. Zero
+// leaves its own. An agent of an older version keeps its own in any case.
+func (c *Conn) SetLine(n int) {
+	c.mu.Lock()
+	same := c.line == n || n <= 0 || c.draining || c.err != nil
+	if !same {
+		c.line = n
+		c.out.commit(appendNumbers(c.out.begin(), kindLine, 0, uint64(n)), false)
+	}
+	c.mu.Unlock()
+	if !same {
+		c.out.flush()
+	}
 }
 
 // Want says how many places this side could use in all, in flight and waiting.

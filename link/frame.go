@@ -54,6 +54,7 @@ const (
 	kindPong   kind = 16 // ← the same payload
 
 	optional kind = 0x80
+	kindLine kind = 0x80 // → agent: how many places it is to grant in all; an old one keeps its own
 )
 
 const flagEnd = 1 // with open and data: the body ends here

@@ -64,6 +64,11 @@ type Counters struct {
 	Columns   uint64 // requests that crossed to the engine as columns
 	Raw       uint64 // requests that crossed as the bytes that came
 	Restarts  uint64 // of the engine
+
+	// Beside adds up, over the answered requests, how many were inside when each
+	// entered, itself included; Inside adds up the nanoseconds that they were.
+	Beside uint64
+	Inside uint64
 }
 
 // Hooks tell the gateway what a connection learns. They are called one at a

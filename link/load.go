@@ -9,9 +9,13 @@ import (
 )
 
 // counters lists the fields of Counters in wire order. New ones go to the end.
-func (c *Counters) list() [8]*uint64 {
-	return [...]*uint64{&c.Answered, &c.NotTaken, &c.Broken, &c.TimedOut, &c.Cancelled, &c.Columns, &c.Raw, &c.Restarts}
+func (c *Counters) list() [10]*uint64 {
+	return [...]*uint64{&c.Answered, &c.NotTaken, &c.Broken, &c.TimedOut, &c.Cancelled, &c.Columns, &c.Raw, &c.Restarts,
+		&c.Beside, &c.Inside}
 }
+
+// oldCounters is how many of them every version has sent.
+const oldCounters = 8
 
 func appendLoad(b []byte, l *Load) []byte {
 	start := len(b)
@@ -38,7 +42,11 @@ func parseLoad(payload []byte, l *Load) error {
 	if state := c.text(); state != string(l.State) { // else the text is here already
 		l.State = serving.State(strings.Clone(state))
 	}
-	for _, n := range l.Counters.list() {
+	for i, n := range l.Counters.list() {
+		if i >= oldCounters && len(c.rest) == 0 {
+			*n = 0 // an older agent does not count this
+			continue
+		}
 		*n = c.number()
 	}
 	if c.bad {

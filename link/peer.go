@@ -74,6 +74,14 @@ func (p *peer) handle(h header, payload []byte) error {
 			return err
 		}
 		p.server.want(p, n)
+	case kindLine:
+		var n int
+		if err := parseNumbers(payload, &n); err != nil {
+			return err
+		}
+		if p.server.Lined != nil && n > 0 {
+			p.server.Lined(n)
+		}
 	case kindReturn:
 		var asked, given int
 		if err := parseNumbers(payload, &asked, &given); err != nil {

@@ -21,6 +21,10 @@ type Server struct {
 	// before Serve.
 	Admit func(net.Conn) error
 
+	// Lined is called with the load line that a gateway asks for; nil ignores it.
+	// It is set before Serve, must be quick, and may call SetLine.
+	Lined func(n int)
+
 	handler Handler
 	report  func(*Load)
 
