@@ -201,7 +201,7 @@ func (c *Conn) newStream() (*Stream, error) {
 	}
 	s.begin(c.lastID)
 	c.streams[c.lastID] = s
-	c.out.inside.Store(int32(len(c.streams)))
+	c.out.others.Store(int32(len(c.streams) - 1))
 	return s, nil
 }
 
@@ -209,7 +209,7 @@ func (c *Conn) newStream() (*Stream, error) {
 func (c *Conn) unspend(s *Stream) {
 	c.mu.Lock()
 	delete(c.streams, s.id)
-	c.out.inside.Store(int32(len(c.streams)))
+	c.out.others.Store(int32(len(c.streams) - 1))
 	kept := !c.draining && c.err == nil
 	if kept {
 		c.places.Add(1)
@@ -222,7 +222,7 @@ func (c *Conn) unspend(s *Stream) {
 func (c *Conn) forget(id uint32) {
 	c.mu.Lock()
 	delete(c.streams, id)
-	c.out.inside.Store(int32(len(c.streams)))
+	c.out.others.Store(int32(len(c.streams) - 1))
 	c.mu.Unlock()
 	c.leave()
 }

@@ -112,7 +112,7 @@ func (p *peer) forget(id uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.streams, id)
-	p.out.inside.Store(int32(len(p.streams)))
+	p.out.others.Store(int32(len(p.streams))) // whose answers may be about to go
 }
 
 func (p *peer) open(h header, payload []byte) error {
@@ -145,7 +145,7 @@ func (in *Incoming) begin(h header, body []byte) {
 	p := in.peer
 	p.mu.Lock()
 	p.streams[h.stream] = in
-	p.out.inside.Store(int32(len(p.streams)))
+	p.out.others.Store(int32(len(p.streams) - 1))
 	p.mu.Unlock()
 	in.turn <- struct{}{}
 }

@@ -16,13 +16,13 @@ var errUnread = errors.New("the other side does not read")
 
 // A sender batches writes. Callers append frames under its lock; one who finds
 // no write under way writes all that is there himself, which at low load costs
-// no hand-off. While several requests are inside, he first lets others run who
+// no hand-off. While other requests are under way, he first lets those run that
 // are ready to: what they append goes into the same write. What gathers while
 // he writes goes to the sender's own goroutine, so that nobody writes for
 // others for long.
 type sender struct {
 	conn   net.Conn
-	inside atomic.Int32 // requests under way
+	others atomic.Int32 // requests under way beside that of whoever flushes
 
 	mu      sync.Mutex
 	queue   []byte
@@ -69,10 +69,8 @@ func (s *sender) commit(queue []byte, flush bool) error {
 		return nil
 	}
 	s.writing = true
-	if s.inside.Load() > 1 {
-		s.mu.Unlock()
-		runtime.Gosched()
-		s.mu.Lock()
+	if s.others.Load() > 0 {
+		s.gatherLocked()
 	}
 	s.writeLocked()
 	if s.writing = len(s.queue) > 0 && s.err == nil; s.writing {
@@ -82,6 +80,24 @@ func (s *sender) commit(queue []byte, flush bool) error {
 	s.mu.Unlock()
 	return err
 }
+
+// gatherLocked lets others append, without the lock while they do: those who
+// are ready to run, for as long as that brings something.
+func (s *sender) gatherLocked() {
+	for range maxYields {
+		had := len(s.queue)
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+		if len(s.queue) == had {
+			return
+		}
+	}
+}
+
+// maxYields bounds how often a write gives way. Now and then the scheduler lets
+// go on who gave way before the others have run, hence more than once.
+const maxYields = 3
 
 func (s *sender) flush() error { return s.commit(s.begin(), true) }
 

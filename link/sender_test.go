@@ -2,7 +2,9 @@ package link
 
 import (
 	"errors"
+	"io"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -68,5 +70,44 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	if c.broken.Load() {
 		return int(c.takes.Load()), syscall.EPIPE
 	}
+	return c.Conn.Write(p)
+}
+
+// One system call a frame is what a proxy without a link pays too. Whoever is
+// ready to append while another flushes shares his write, however many they are.
+func TestThoseWhoAreReadyShareAWrite(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // ready, but not running yet
+	near, far := net.Pipe()
+	defer far.Close()
+	c := &countConn{Conn: near}
+	s := newSender(c)
+	const crowd = 200
+	s.others.Store(crowd - 1)
+	frame := appendNumbers(nil, kindPing, 0, 7)
+	heard := make(chan error, 1)
+	go func() {
+		_, err := io.ReadFull(far, make([]byte, crowd*len(frame)))
+		heard <- err
+	}()
+	for range crowd {
+		go func() { _ = s.commit(append(s.begin(), frame...), true) }()
+	}
+	if err := <-heard; err != nil {
+		t.Fatal(err)
+	}
+	s.stop(net.ErrClosed)
+	// The scheduler may cut a crowd in two where it preempts.
+	if n := c.writes.Load(); n > 4 {
+		t.Errorf("%d frames took %d writes", crowd, n)
+	}
+}
+
+type countConn struct {
+	net.Conn
+	writes atomic.Int64
+}
+
+func (c *countConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
 	return c.Conn.Write(p)
 }
