@@ -39,6 +39,10 @@ type entity struct {
 	replicas atomic.Pointer[[]*replica] // those that may take requests
 	coming   atomic.Bool                // a replica is on its way
 	meters   *meters
+	tally    tally
+	id       string       // the endpoint's
+	asked    atomic.Int64 // the load line that agents are asked to keep; zero leaves them theirs
+	patience atomic.Int64 // nanoseconds that a request may wait without being late
 
 	took     smoothed     // how long requests hold their place
 	usual    atomic.Int64 // nanoseconds: the median of the replicas' times of service
@@ -63,6 +67,7 @@ func newEntity(g *Gateway, endpoint, name string) *entity {
 	e.gate.Waits = func() {
 		e.wanting.Store(true)
 		g.wanting.Store(true)
+		e.wake()
 		e.want()
 	}
 	e.meters = g.metrics.entity(e)
@@ -85,6 +90,7 @@ func (g *Gateway) Publish(r serving.Route) {
 		e := newcomer(old, r.ID, re.Name)
 		if e == nil {
 			e = newEntity(g, r.Endpoint, re.Name)
+			e.id = r.ID
 		}
 		e.follow(re)
 		next.entities = append(next.entities, e)
@@ -153,6 +159,7 @@ func (e *entity) follow(re serving.RouteEntity) {
 	}
 	policy.Shed = len(next) > 0 && !re.Coming
 	e.gate.SetPolicy(policy)
+	e.patience.Store(int64(policy.Objective))
 	e.coming.Store(re.Coming)
 	e.replicas.Store(&next)
 	for _, r := range old {

@@ -57,6 +57,10 @@ type Config struct {
 	// always may.
 	Clear bool
 
+	// Wake is told the endpoint's ID and the entity's name when somebody begins
+	// to wait where there is no replica. It must not block; nil tells nobody.
+	Wake func(id, entity string)
+
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil registers nowhere
 }

@@ -48,6 +48,7 @@ func (a *agent) listen(t testing.TB, line int, h link.Handler) {
 		t.Fatal(err)
 	}
 	server := link.NewServer(h, nil)
+	server.Lined = server.SetLine
 	server.SetLine(line)
 	done := make(chan struct{})
 	go func() {

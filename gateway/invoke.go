@@ -218,6 +218,7 @@ const tries = 16
 func (r *request) forward() *fault {
 	c := r.c
 	c.place.Bytes = int64(len(r.whole)) + firstBuffer
+	r.e.tally.arrivals.Add(1)
 	c.awaiting.Store(c.g.now())
 	c.g.busy.Add(1)
 	defer c.g.busy.Add(-1)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"loadline.dev/loadline/autopilot"
 	"loadline.dev/loadline/gateway/balance"
 	"loadline.dev/loadline/link"
 	"loadline.dev/loadline/serving"
@@ -33,6 +34,9 @@ type replica struct {
 	service  atomic.Int64 // nanoseconds, as last reported
 	others   atomic.Int64 // requests of other gateways there, as last reported
 	silent   atomic.Int64 // since when it answers nothing although asked; the gateway's time, zero when it owes nothing
+
+	saying sync.Mutex
+	said   autopilot.Pulse // guarded by saying
 
 	// The agent's counters as last reported; only load touches them.
 	reported     bool
@@ -105,6 +109,7 @@ func (r *replica) connect() error {
 		return err
 	}
 	r.attach(conn)
+	conn.SetLine(int(r.e.asked.Load()))
 	if r.e.gate.Waiting() > 0 {
 		r.e.want() // what was said before there was a connection was said to nobody
 	}
@@ -199,6 +204,7 @@ func (r *replica) unleash() {
 // reader, and connections of a replica follow each other.
 func (r *replica) load(l link.Load) {
 	r.line.Store(int64(l.Line))
+	r.heard(&l)
 	r.service.Store(int64(l.Service))
 	r.others.Store(max(0, int64(l.InFlight)-r.inFlight.Load()))
 	// What an agent counted before this gateway knew it is not ours to tell.
