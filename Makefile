@@ -20,10 +20,13 @@ LINT         := $(CACHE)/tools/golangci-lint-$(LINT_VERSION)/golangci-lint
 ENV_KEY      := $(shell cat test/env/*.txt | sha256sum | cut -c1-16)
 TEST_ENV     := $(CACHE)/envs/test-$(ENV_KEY)
 PYTHON       := $(TEST_ENV)/bin/python
+TOOLS_KEY    := $(shell cat test/tools/*.txt | sha256sum | cut -c1-16)
+TOOLS_ENV    := $(CACHE)/envs/tools-$(TOOLS_KEY)
 
 # What tests find their tools by.
 export LOADLINE_TEST_PYTHON := $(PYTHON)
 export LOADLINE_TEST_CLIENTS_PYTHON := $(PYTHON)
+export LOADLINE_TEST_TOOLS := $(TOOLS_ENV)
 export LOADLINE_UV := $(UV)
 export LOADLINE_H2SPEC := $(H2SPEC)
 export LOADLINE_TEST_HTTPX_PYTHON := $(HTTPX)
@@ -58,6 +61,13 @@ $(PYTHON): | $(UV)
 	@VIRTUAL_ENV=$(TEST_ENV).tmp $(UV) pip install -q $(addprefix -r ,$(wildcard test/env/*.txt))
 	@rm -rf $(TEST_ENV) && mv $(TEST_ENV).tmp $(TEST_ENV)
 
+$(TOOLS_ENV): | $(UV)
+	@echo "building the environment of the converters (skl2onnx, ONNX Runtime)"
+	@mkdir -p $(CACHE)/envs && rm -rf $(TOOLS_ENV).tmp
+	@$(UV) venv -q --no-python-downloads --relocatable --python 3.11 $(TOOLS_ENV).tmp
+	@VIRTUAL_ENV=$(TOOLS_ENV).tmp $(UV) pip install -q $(addprefix -r ,$(wildcard test/tools/*.txt))
+	@mv $(TOOLS_ENV).tmp $(TOOLS_ENV)
+
 # The linter builds for minutes, so CI starts this first and runs it last.
 linter: $(LINT)
 $(LINT):
@@ -82,12 +92,12 @@ lint: $(LINT)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(LINT) run ./...
 
-test: $(PYTHON) $(H2SPEC) $(HTTPX) build
+test: $(PYTHON) $(TOOLS_ENV) $(H2SPEC) $(HTTPX) build
 	CGO_ENABLED=1 go test -count=1 -race -timeout 20m $(CONCURRENT)
 	go test -count=1 -timeout 30m $$(go list ./... | grep -vxF "$$(go list $(CONCURRENT))")
 	cd bench && go vet ./...
 
-e2e: $(PYTHON) build ## only the tests that drive the real binary
+e2e: $(PYTHON) $(TOOLS_ENV) build ## only the tests that drive the real binary
 	go test -count=1 -timeout 30m ./test/...
 
 demo: $(PYTHON) build ## six real models: trained, registered, deployed, queried, killed, restarted

@@ -62,7 +62,7 @@ func defaultLine(a serving.Assignment) int {
 		return a.Recipe.Limits.Concurrency
 	case a.Recipe.Launch.Protocol == serving.Worker:
 		return 4
-	case a.Recipe.Launch.Raw:
+	case a.Recipe.Launch.Raw, a.Recipe.Launch.Protocol == serving.Onnx:
 		return 64
 	}
 	return 8

@@ -37,7 +37,9 @@ func readSpec(dir string) (serving.Assignment, error) {
 		return a, badSpec(path, "it names no replica")
 	case len(launch.Argv) == 0 || !filepath.IsAbs(launch.Argv[0]):
 		return a, badSpec(path, "the engine's program must be an absolute path")
-	case launch.Protocol != serving.Worker && launch.Protocol != serving.HTTP:
+	case launch.Protocol == serving.Onnx && launch.Native == nil:
+		return a, badSpec(path, "there is nothing to run on ONNX Runtime")
+	case launch.Protocol != serving.Worker && launch.Protocol != serving.HTTP && launch.Protocol != serving.Onnx:
 		return a, badSpec(path, fmt.Sprintf("unknown protocol %q", launch.Protocol))
 	}
 	return a, nil

@@ -1,5 +1,5 @@
 // Package engine knows who can run a model and how each of them is started:
-// our own worker, MLflow's server, a command of the user's. It is pure: it is
+// our own worker, ONNX Runtime, MLflow's server, a command of the user's. It is pure: it is
 // told which files are where and answers with a recipe; it starts nothing and
 // looks at nothing.
 package engine
@@ -17,6 +17,7 @@ import (
 const (
 	Auto   = "auto"
 	Python = "python"
+	Native = "native"
 	MLflow = "mlflow"
 	Custom = "custom"
 )
@@ -26,6 +27,9 @@ type Facts struct {
 	Env    serving.Environment // where the model's packages are; zero for Custom
 	Model  string              // the model's folder; empty when there is none
 	Worker string              // the worker's zipapp
+
+	Native   *serving.Native // what the model was converted to, once it was shown to be equal; else nil
+	Evidence string          // how that went, in a sentence; empty when it was not tried
 
 	Command, Health string            // Custom's, as the user wrote them
 	Vars            map[string]string // the user's
@@ -44,13 +48,23 @@ func Select(asked string, m mlmodel.Model, f Facts) (Choice, error) {
 	switch asked {
 	case Custom:
 		return custom(f)
+	case Native:
+		if err := scorable(m, Native); err != nil {
+			return Choice{}, err
+		}
+		return native(f)
 	case "", Auto, Python:
+		if asked != Python && f.Native != nil {
+			return native(f)
+		}
 		if err := scorable(m, Python); err != nil {
 			return Choice{}, err
 		}
 		c, err := python(f)
 		if asked == Python {
 			c.Why = "asked for: our worker in the model's own environment"
+		} else if f.Evidence != "" {
+			c.Why += "; " + f.Evidence
 		}
 		return c, err
 	case MLflow:

@@ -40,6 +40,10 @@ type Attempt struct {
 
 	// Spawn starts such a command so that it dies with this process.
 	Spawn func(*exec.Cmd) error
+
+	// Alone wants [serving.Onnx] without its reserve: what it does not answer
+	// itself ends with [ErrDeclined].
+	Alone bool
 }
 
 // Child is the process of a [Trial]. Its arguments are "--job FILE". It returns
@@ -73,7 +77,7 @@ func Child(args []string, try func(Attempt) Candidate) int {
 }
 
 func (j Job) run(try func(Attempt) Candidate) (v verdict) {
-	ctx, cancel := context.WithTimeout(context.Background(), allowed(j.Recipe))
+	ctx, cancel := context.WithTimeout(context.Background(), j.limit())
 	defer cancel()
 	t := new(trace)
 	c := try(Attempt{Recipe: j.Recipe, Spawn: spawner(), Command: func(port int) (*exec.Cmd, error) {
@@ -91,6 +95,9 @@ func (j Job) run(try func(Attempt) Candidate) (v verdict) {
 		began = time.Now()
 		v.Why, v.Fix = j.answer(ctx, c, t)
 		v.Proof.Answered = time.Since(began)
+	}
+	if v.Why == "" && len(j.Candidates) > 0 {
+		v.Comparisons = j.compare(ctx, c, try)
 	}
 	return v
 }

@@ -67,6 +67,15 @@ type Prover interface {
 	Prove(ctx context.Context, r serving.Recipe, log io.Writer, loaded func(source string)) (Proof, error)
 }
 
+// A Converter makes models run without Python, and shows whether they answer
+// the same. What it answers with an error is no reason not to serve the model.
+type Converter interface {
+	Convert(ctx context.Context, r serving.Recipe, log io.Writer, say func(serving.Phase)) (Conversion, error)
+	// Compare asks each candidate and the recipe's engine, the Python one, the same.
+	// It calls loaded as [Prover] does.
+	Compare(ctx context.Context, r serving.Recipe, c Conversion, log io.Writer, loaded func(source string)) ([]Comparison, error)
+}
+
 // A Scanner warns of what loading the model in dir might do, without running
 // anything of it: a sentence each.
 type Scanner func(ctx context.Context, dir string) (warnings []string, err error)
@@ -85,6 +94,8 @@ type Preparer struct {
 	Recipes      Drawer
 	Prover       Prover
 	Worker       string         // path of the worker's zipapp
+	Native       Converter      // nil converts nothing
+	Auto         bool           // tries the native engine where none was asked for
 	Scan         Scanner        // nil looks at nothing
 	Limits       serving.Limits // of every replica; part of the revision
 	Log          *slog.Logger   // nil is silent
@@ -205,7 +216,14 @@ func (r *run) finish(ctx context.Context, recipe serving.Recipe, m mlmodel.Model
 			return recipe, err
 		}
 	}
-	if err := r.choose(&recipe, m); err != nil {
+	if err := r.readExample(&recipe, m); err != nil {
+		return recipe, err
+	}
+	candidate, err := r.native(ctx, &recipe, m, known)
+	if err != nil {
+		return recipe, err
+	}
+	if err := r.choose(&recipe, m, candidate); err != nil {
 		return recipe, err
 	}
 	if proven && same(known, recipe) {

@@ -141,25 +141,37 @@ func (r *run) environment(ctx context.Context, env serving.Environment) (built s
 	return built, err
 }
 
-// choose settles the engine and the example it must answer.
-func (r *run) choose(recipe *serving.Recipe, m mlmodel.Model) error {
+// readExample settles what the engine must answer.
+func (r *run) readExample(recipe *serving.Recipe, m mlmodel.Model) (err error) {
+	recipe.Example, recipe.ExampleType = nil, ""
+	if r.e.Engine != engine.Custom {
+		if recipe.Example, err = readExample(recipe.Model.Dir, m, recipe.Limits.Body); err != nil {
+			return fmt.Errorf("engine: %w", err)
+		}
+	}
+	if recipe.Example != nil {
+		recipe.ExampleType = "application/json"
+	}
+	return nil
+}
+
+func (r *run) facts(recipe *serving.Recipe) engine.Facts {
+	return engine.Facts{Env: recipe.Env, Model: recipe.Model.Dir, Worker: r.p.Worker,
+		Command: r.e.Command, Health: r.e.Health, Vars: r.e.Vars, Evidence: strings.Join(recipe.Evidence, "; ")}
+}
+
+// choose settles the engine. candidate is what the model was converted to, if
+// that answers the same.
+func (r *run) choose(recipe *serving.Recipe, m mlmodel.Model, candidate *serving.Native) error {
 	return r.phases.run("engine", func(say func(serving.Phase)) error {
-		c, err := engine.Select(r.e.Engine, m, engine.Facts{Env: recipe.Env, Model: recipe.Model.Dir, Worker: r.p.Worker,
-			Command: r.e.Command, Health: r.e.Health, Vars: r.e.Vars})
+		f := r.facts(recipe)
+		f.Native = candidate
+		c, err := engine.Select(r.e.Engine, m, f)
 		if err != nil {
 			return err
 		}
 		recipe.Engine, recipe.Why, recipe.Launch = c.Engine, c.Why, c.Launch
 		recipe.Launch.Reads = r.e.Reads
-		recipe.Example, recipe.ExampleType = nil, ""
-		if c.Engine != engine.Custom {
-			if recipe.Example, err = readExample(recipe.Model.Dir, m, recipe.Limits.Body); err != nil {
-				return err
-			}
-		}
-		if recipe.Example != nil {
-			recipe.ExampleType = "application/json"
-		}
 		say(serving.Phase{Note: c.Engine + ": " + c.Why})
 		return nil
 	})

@@ -21,6 +21,7 @@ type Endpoint struct {
 	Created     time.Time
 	Updated     time.Time // last accepted change of anything a user wrote
 	Tags        []Tag     // sorted by key
+	Quota       Quota
 
 	// Active is the config that answers. Its Version is 0 until the first
 	// config has become ready.
@@ -117,7 +118,7 @@ type Entity struct {
 	// be its successor when their names differ: the model's name without version.
 	Lineage string
 
-	Engine  string // "auto", "python", "mlflow", "custom"
+	Engine  string // "auto", "python", "native", "mlflow", "custom"
 	Command string // Engine custom: a shell command that listens on $PORT
 	Health  string // Engine custom: path that answers 2xx when ready, e.g. "/health"
 
@@ -179,6 +180,10 @@ type Recipe struct {
 	Engine string // what was chosen
 	Why    string // one sentence: why this engine
 
+	// Evidence is how the native engine compared, one sentence for each of its
+	// candidates; empty when none was tried.
+	Evidence []string `json:",omitempty"`
+
 	Launch Launch
 
 	// Example is a ready request body that the model must answer before a
@@ -214,6 +219,7 @@ type Protocol string
 const (
 	Worker Protocol = "worker" // our frames on an inherited Unix socket
 	HTTP   Protocol = "http"   // HTTP/1.1 on a loopback port
+	Onnx   Protocol = "onnx"   // ONNX Runtime in the agent's own process, a Worker in reserve
 )
 
 // Launch says how to start an engine process.
@@ -227,6 +233,10 @@ type Launch struct {
 	// Vars is the whole environment of the process ("K" → "V"); the agent adds
 	// PORT for [HTTP] and HOME, TMPDIR in the replica's folder.
 	Vars map[string]string
+
+	// Native is what [Onnx] runs; nil otherwise. Argv is then the worker's, which
+	// starts when the first request comes that is not for Native.
+	Native *Native `json:",omitempty"`
 
 	// Health is the path that answers 2xx once loaded; [HTTP] only.
 	Health string
@@ -359,6 +369,8 @@ type Route struct {
 	Generation uint64
 
 	Entities []RouteEntity // of the active config
+
+	Quota Quota
 }
 
 // A RouteEntity is one entity as traffic sees it.

@@ -91,7 +91,7 @@ func checkEntity(e Entity) error {
 }
 
 // Engines are the engines a user may name.
-var Engines = []string{"auto", "python", "mlflow", "custom"}
+var Engines = []string{"auto", "python", "native", "mlflow", "custom"}
 
 var (
 	entityRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)

@@ -67,7 +67,7 @@ folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
 	f.String("queue", "", "order in which requests wait: late-last (the default: who is late already waits for those on time) or fifo")
 	f.Bool("strict", false, "refuse with 400 whatever MLflow would alter silently")
 	f.Bool("egress", false, "let the model open connections; without it, it reaches nobody")
-	f.String("engine", "", "auto, python, mlflow")
+	f.String("engine", "", "auto, python, native, mlflow")
 	f.StringArray("env", nil, "K=V, an environment variable of the model; may be repeated")
 	f.String("command", "", "an engine of your own: a shell command that listens on $PORT")
 	f.String("health", "", "path that answers 2xx once the command is ready")

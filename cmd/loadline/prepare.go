@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"loadline.dev/loadline/agent"
+	"loadline.dev/loadline/agent/native"
 	"loadline.dev/loadline/agent/pyworker"
 	"loadline.dev/loadline/agent/upstream"
 	"loadline.dev/loadline/link"
@@ -35,13 +36,33 @@ func prepareCommand(*shell) *cobra.Command {
 // try makes the engine of an attempt, as an agent would.
 func try(a prepare.Attempt) prepare.Candidate {
 	l := a.Recipe.Launch
-	if l.Protocol == serving.Worker {
-		return candidate{pyworker.New(pyworker.Config{
+	python := func() agent.Engine {
+		return pyworker.New(pyworker.Config{
 			Command: func() (*exec.Cmd, error) { return a.Command(0) }, Spawn: a.Spawn,
 			MaxBody: a.Recipe.Limits.Body, Strict: a.Recipe.Strict,
-		})}
+		})
+	}
+	switch l.Protocol {
+	case serving.Worker:
+		return candidate{python()}
+	case serving.Onnx:
+		if a.Alone {
+			python = func() agent.Engine { return decliner{} }
+		}
+		return candidate{native.New(native.Config{Native: *l.Native, Reserve: python, MaxBody: a.Recipe.Limits.Body, Strict: a.Recipe.Strict})}
 	}
 	return candidate{upstream.New(upstream.Config{Command: a.Command, Spawn: a.Spawn, Health: l.Health, Raw: l.Raw})}
+}
+
+// A decliner stands where nobody is in reserve.
+type decliner struct{ agent.Engine }
+
+func (decliner) Start(context.Context) error { return nil }
+func (decliner) Stop(time.Duration)          {}
+func (decliner) Done() <-chan struct{}       { return nil }
+
+func (decliner) Do(context.Context, *agent.Request, agent.Answerer) error {
+	return prepare.ErrDeclined
 }
 
 // A candidate is an engine that is asked from within this process.

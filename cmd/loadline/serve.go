@@ -35,7 +35,7 @@ func serveCommand(s *shell) *cobra.Command {
 	f := cmd.Flags()
 	f.String("port", "", "port on this machine (default 1876; 0 is any)")
 	f.String("name", "", "the endpoint's name (default: the model's)")
-	f.String("engine", "", "auto, python, mlflow")
+	f.String("engine", "", "auto, python, native, mlflow")
 	f.Bool("strict", false, "refuse with 400 whatever MLflow would alter silently")
 	f.Bool("egress", false, "let the model open connections; without it, it reaches nobody")
 	f.StringArray("env", nil, "K=V, an environment variable of the model; may be repeated")

@@ -56,9 +56,14 @@ func (s *server) newPreparer(ctx context.Context) (*prepare.Preparer, error) {
 	}
 	library := &model.Library{Dir: s.data, Sources: s.sources(builder), Pins: s.cache.Drawer("pins"),
 		Registry: registry.FromVars(os.Getenv).Place()}
+	trial := &prepare.Trial{Dir: trials, Binary: self, Unconfined: !s.sandbox}
+	workshop := &prepare.Workshop{Dir: filepath.Join(s.data, "native"), Trial: trial,
+		Tools: func(ctx context.Context, python string, log io.Writer, report func(serving.Phase)) (serving.Environment, error) {
+			return builder.Tools(ctx, python, prepare.Converters, log, report)
+		}}
 	return &prepare.Preparer{
 		Dir: s.data, Models: shelf{library}, Environments: builder, Recipes: s.cache.Drawer("recipes"),
-		Prover: &prepare.Trial{Dir: trials, Binary: self, Unconfined: !s.sandbox}, Worker: zipapp, Scan: model.ScanPickles, Limits: s.limits, Log: s.log,
+		Prover: trial, Native: workshop, Worker: zipapp, Scan: model.ScanPickles, Limits: s.limits, Log: s.log,
 	}, nil
 }
 

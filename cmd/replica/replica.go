@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"loadline.dev/loadline/agent"
+	"loadline.dev/loadline/agent/native"
 	"loadline.dev/loadline/agent/pyworker"
 	"loadline.dev/loadline/agent/upstream"
 	"loadline.dev/loadline/internal/sandbox"
@@ -63,11 +64,17 @@ func leaveWith(ctx context.Context, owner int) {
 // newEngine makes the engine that speaks an assignment's protocol.
 func newEngine(l *agent.Launch) agent.Engine {
 	recipe := l.Assignment.Recipe
-	if recipe.Launch.Protocol == serving.Worker {
+	python := func() agent.Engine {
 		return pyworker.New(pyworker.Config{
 			Command: func() (*exec.Cmd, error) { return l.Command(0) },
 			Spawn:   l.Spawn, MaxBody: recipe.Limits.Body, Strict: recipe.Strict,
 		})
+	}
+	switch recipe.Launch.Protocol {
+	case serving.Worker:
+		return python()
+	case serving.Onnx:
+		return native.New(native.Config{Native: *recipe.Launch.Native, Reserve: python, MaxBody: recipe.Limits.Body, Strict: recipe.Strict})
 	}
 	return upstream.New(upstream.Config{Command: l.Command, Spawn: l.Spawn, Health: recipe.Launch.Health, Raw: recipe.Launch.Raw})
 }

@@ -9,7 +9,7 @@ import (
 // carried is what the agent's binary may be built of besides the standard
 // library: there is one such process per replica, and what a library sets up
 // at its start is paid for in each.
-var carried = []string{"github.com/landlock-lsm/go-landlock/", "golang.org/x/sys/unix"}
+var carried = []string{"github.com/landlock-lsm/go-landlock/", "golang.org/x/sys/unix", "github.com/ebitengine/purego"}
 
 // tooLarge are packages of the standard library that would more than double it.
 var tooLarge = []string{"net/http", "crypto/tls", "encoding/gob", "html/template", "text/template", "database/sql"}

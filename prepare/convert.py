@@ -1,0 +1,491 @@
+# Converts one MLflow model to ONNX, in both precisions where it can, and says
+# what is worth asking to see whether the answers stay the same.
+#
+# It runs in a sandbox, with the model's own Python, so that the model loads as
+# it does when it is served; the converters come from another environment whose
+# packages lie behind the model's on the import path.
+#
+# Arguments: the model's folder, the folder to write to, the converters'
+# site-packages. It writes plan.json and one .onnx file for each precision.
+import json
+import os
+import sys
+import traceback
+import warnings
+
+MODEL, OUT, TOOLS = sys.argv[1:4]
+sys.path.append(TOOLS)
+warnings.simplefilter("ignore")
+os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite://")
+
+MOST_POINTS = 400  # of one column
+MOST_TEXTS = 200
+
+
+class Unsuited(Exception):
+    """The model is of a kind that has no converter here."""
+
+
+def main():
+    plan = {"candidates": [], "lost": [], "columns": []}
+    try:
+        convert(plan)
+    except Unsuited as e:
+        plan["why"] = str(e)
+    except BaseException as e:  # a model or a converter may raise anything
+        traceback.print_exc()
+        plan["why"] = describe(e)
+    with open(os.path.join(OUT, "plan.json"), "w", encoding="utf-8") as f:
+        json.dump(plan, f)
+
+
+def describe(e):
+    text = " ".join("".join(traceback.format_exception_only(type(e), e)).split())
+    return text if len(text) <= 400 else text[:400] + "…"
+
+
+def convert(plan):
+    import mlflow
+    from mlflow import pyfunc
+
+    loaded = pyfunc.load_model(MODEL)
+    meta = loaded.metadata
+    schema = meta.get_input_schema()
+    if schema is None:
+        raise Unsuited("it has no signature, so its requests have no types")
+    params = meta.get_params_schema() if hasattr(meta, "get_params_schema") else None
+    plan["mlflow"] = mlflow.__version__
+    plan["schema"] = schema.to_json()
+    plan["params"] = params.to_json() if params is not None else ""
+    kind, model, function = raw(loaded)
+    columns = columns_of(schema)
+    sample = sample_of(loaded, schema, columns, model)
+    answer = answer_of(loaded.predict(sample), len(sample))
+    plan["columns"] = hints(kind, model, columns)
+    for precision in ("float32", "float64"):
+        try:
+            one = CONVERTERS[kind](model, function, columns, precision, answer)
+        except BaseException as e:
+            plan["lost"].append("%s: %s" % (precision, describe(e)))
+            traceback.print_exc()
+            continue
+        if one is None:
+            continue
+        file = precision + ".onnx"
+        with open(os.path.join(OUT, file), "wb") as f:
+            f.write(one.pop("bytes"))
+        plan["candidates"].append(dict(one, precision=precision, file=file))
+    if not plan["candidates"]:
+        raise Unsuited(plan["lost"][0] if plan["lost"] else "nothing came of its conversion")
+
+
+def raw(loaded):
+    """(which converter, the model that the flavour wraps, the function it calls)"""
+    flavors = loaded.metadata.flavors
+    impl = loaded._model_impl
+    module = flavors["python_function"]["loader_module"]
+    if module == "mlflow.sklearn":
+        return "sklearn", impl.sklearn_model, flavors["python_function"].get("predict_fn", "predict")
+    if module == "mlflow.xgboost":
+        return "xgboost", impl.xgb_model, "predict"
+    if module == "mlflow.lightgbm":
+        return "lightgbm", impl.lgb_model, "predict"
+    if module == "mlflow.catboost":
+        return "catboost", impl.cb_model, "predict"
+    raise Unsuited("models of %s have no converter" % module)
+
+
+def columns_of(schema):
+    """[(name, MLflow's type)]; a tensor without a name is one column named ''."""
+    if schema.is_tensor_spec():
+        specs = list(schema.inputs)
+        if len(specs) != 1 or len(specs[0].shape) != 2 or specs[0].shape[1] < 1:
+            raise Unsuited("its signature is of tensors, and not of one with two dimensions")
+        return [(specs[0].name or "", "tensor", specs[0].shape[1])]
+    if not schema.has_input_names():
+        raise Unsuited("its columns have no names")
+    out = []
+    for spec in schema.inputs:
+        kind = getattr(spec.type, "name", "")
+        if kind not in ("double", "float", "long", "integer", "boolean", "string"):
+            raise Unsuited("its column %r is of type %s" % (spec.name, spec.type))
+        out.append((spec.name, kind, 1))
+    return out
+
+
+def sample_of(loaded, schema, columns, model):
+    """A few rows that the model takes: its own example, or made-up ones."""
+    import numpy as np
+    import pandas as pd
+
+    try:
+        example = loaded.input_example
+    except Exception:
+        example = None
+    if isinstance(example, (pd.DataFrame, np.ndarray)) and len(example):
+        return example
+    if columns[0][1] == "tensor":
+        return np.zeros((2, columns[0][2]), schema.inputs[0].type)
+    texts = categories(model)
+    frame = {}
+    for name, kind, _ in columns:
+        if kind == "string":
+            frame[name] = [str((texts.get(name) or ["a"])[0])] * 2
+        else:
+            frame[name] = np.zeros(2, {"double": "f8", "float": "f4", "long": "i8", "integer": "i4", "boolean": "?"}[kind])
+    return pd.DataFrame(frame)
+
+
+def answer_of(result, rows):
+    """How MLflow writes the answer: numpy's letter, and how long its rows are."""
+    import numpy as np
+
+    if type(result) is not np.ndarray or result.ndim not in (1, 2) or len(result) != rows:
+        raise Unsuited("its answer is a %s, not one number or text, or one list of them, for each row" % type(result).__name__)
+    letter = result.dtype.char
+    if result.dtype.kind in "OU":
+        if not all(type(v) is str for v in result.reshape(-1).tolist()):
+            raise Unsuited("its answer holds objects")
+        letter = "s"
+    letter = {"l": "q", "L": "Q"}.get(letter, letter)
+    if letter not in "dfqi?s":
+        raise Unsuited("its answer is of type %s" % result.dtype)
+    return {"kind": letter, "columns": result.shape[1] if result.ndim == 2 else 0}
+
+
+# Conversion
+
+
+def input_types(columns, precision, by_column, whole_ints):
+    """[(name, skl2onnx type, numpy's letter, its columns)]"""
+    from skl2onnx.common.data_types import BooleanTensorType, DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
+
+    real, letter = (FloatTensorType, "f") if precision == "float32" else (DoubleTensorType, "d")
+    if not by_column:
+        width = sum(c[2] for c in columns)
+        return [("X", real([None, width]), letter, [c[0] for c in columns])]
+    out = []
+    for name, kind, _ in columns:
+        if kind == "string":
+            out.append((name, StringTensorType([None, 1]), "s", [name]))
+        elif kind in ("long", "integer") and whole_ints:
+            out.append((name, Int64TensorType([None, 1]), "q", [name]))
+        elif kind == "boolean" and whole_ints:
+            out.append((name, BooleanTensorType([None, 1]), "?", [name]))
+        else:
+            out.append((name, real([None, 1]), letter, [name]))
+    return out
+
+
+def sklearn(model, function, columns, precision, answer):
+    from skl2onnx import convert_sklearn
+
+    register()
+    model = simplified(model)
+    by_column = has_column_transformer(model) or any(c[1] == "string" for c in columns)
+    options = None
+    classifier = hasattr(model, "predict_proba") or hasattr(model, "classes_") or hasattr(last(model), "classes_")
+    if classifier:
+        options = {id(model): {"zipmap": False}}
+    failed = None
+    for whole_ints in (True, False) if by_column else (False,):
+        types = input_types(columns, precision, by_column, whole_ints)
+        try:
+            made = convert_sklearn(model, initial_types=[(t[0], t[1]) for t in types], options=options)
+        except Exception as e:
+            if failed is None or isinstance(failed, NameError):
+                failed = e
+            continue
+        return result(made, types, pick(made, function, classifier), answer)
+    raise failed
+
+
+def simplified(model):
+    """A copy without what makes no difference to a request that is asked here.
+
+    Texts that are missing never are, so what fills them in does nothing; and
+    boosters need no names for their features.
+    """
+    import copy
+
+    model = copy.deepcopy(model)
+    outer = model
+    while hasattr(outer, "steps"):
+        outer = outer.steps[0][1]
+    for i, (name, step, columns) in enumerate(getattr(outer, "transformers_", [])):
+        if fills_texts(step):
+            outer.transformers_[i] = (name, "passthrough", columns)
+        elif hasattr(step, "steps"):
+            step.steps = [(n, s) for n, s in step.steps if not fills_texts(s)] or [("as_it_is", "passthrough")]
+    nameless(last(model))
+    return model
+
+
+def fills_texts(step):
+    if type(step).__name__ != "SimpleImputer" or step.add_indicator:
+        return False
+    return any(isinstance(v, str) for v in step.statistics_)
+
+
+def nameless(model):
+    if type(model).__module__.startswith("xgboost"):
+        booster = model.get_booster() if hasattr(model, "get_booster") else model
+        booster.feature_names = None
+
+
+def register():
+    """Teaches skl2onnx the estimators of boosting libraries within pipelines."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
+
+    try:
+        from lightgbm import LGBMClassifier, LGBMRegressor
+        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
+
+        zipmap = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
+        update_registered_converter(LGBMClassifier, "LgbmClassifier", calculate_linear_classifier_output_shapes, convert_lightgbm, options=zipmap)
+        update_registered_converter(LGBMRegressor, "LgbmRegressor", calculate_linear_regressor_output_shapes, convert_lightgbm, options={"split": None})
+    except ImportError:
+        pass
+    try:
+        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+        from xgboost import XGBClassifier, XGBRegressor
+
+        zipmap = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
+        update_registered_converter(XGBClassifier, "XgbClassifier", calculate_linear_classifier_output_shapes, convert_xgboost, options=zipmap)
+        update_registered_converter(XGBRegressor, "XgbRegressor", calculate_linear_regressor_output_shapes, convert_xgboost)
+    except ImportError:
+        pass
+
+
+def last(model):
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
+
+
+def has_column_transformer(model):
+    while hasattr(model, "steps"):
+        model = model.steps[0][1]
+    return hasattr(model, "transformers_")
+
+
+def pick(made, function, classifier):
+    """The name of the output that is what the function returns."""
+    names = [o.name for o in made.graph.output]
+    if function == "predict":
+        return names[0]
+    if function == "predict_proba" and classifier and len(names) > 1:
+        return names[1]
+    raise Unsuited("its function %s has no output in ONNX" % function)
+
+
+def result(made, types, output, answer):
+    return {
+        "bytes": made.SerializeToString(),
+        "inputs": [{"name": t[0], "kind": t[2], "columns": t[3]} for t in types],
+        "answer": dict(answer, output=output),
+    }
+
+
+def boosted(convert):
+    def one(model, function, columns, precision, answer):
+        if precision != "float32":
+            return None  # these converters write float32 thresholds in any case
+        if any(c[1] == "string" for c in columns):
+            raise Unsuited("it has columns of text")
+        from onnxmltools.convert.common.data_types import FloatTensorType
+
+        types = input_types(columns, precision, False, False)
+        made, output = convert(model, [(t[0], FloatTensorType(t[1].shape)) for t in types])
+        types[0] = (made.graph.input[0].name,) + types[0][1:]
+        return result(made, types, output, answer)
+
+    return one
+
+
+def xgboost(model, types):
+    from onnxmltools import convert_xgboost
+
+    nameless(model)
+    made = convert_xgboost(model, initial_types=types)
+    names = [o.name for o in made.graph.output]
+    return made, probability_or_label(model, names)
+
+
+def lightgbm(model, types):
+    from onnxmltools import convert_lightgbm
+
+    made = convert_lightgbm(model, initial_types=types, zipmap=False)
+    names = [o.name for o in made.graph.output]
+    return made, probability_or_label(model, names)
+
+
+def probability_or_label(model, names):
+    # A bare Booster predicts probabilities, the scikit-learn API's classes labels.
+    if len(names) > 1 and type(model).__name__ == "Booster":
+        return names[1]
+    return names[0]
+
+
+def catboost(model, types):
+    import onnx
+
+    path = os.path.join(OUT, "catboost.tmp")
+    model.save_model(path, format="onnx")
+    made = onnx.load(path)
+    os.remove(path)
+    return made, made.graph.output[0].name
+
+
+CONVERTERS = {"sklearn": sklearn, "xgboost": boosted(xgboost), "lightgbm": boosted(lightgbm), "catboost": boosted(catboost)}
+
+
+# What is worth asking
+
+
+def hints(kind, model, columns):
+    """For each column values at which models change their minds, and texts."""
+    points = {}
+    try:
+        points = thresholds(kind, model, columns)
+    except Exception:
+        traceback.print_exc()
+    texts = categories(model)
+    free = words(model)
+    out = []
+    for i, (name, type_, width) in enumerate(columns):
+        if type_ == "tensor":
+            for k in range(width):
+                out.append({"name": name, "type": "tensor", "points": thin(points.get(k, []), MOST_POINTS)})
+            continue
+        known = texts.get(name, [])
+        one = {"name": name, "type": type_, "points": thin(points.get(i, []), MOST_POINTS), "texts": [], "free": False}
+        if type_ == "string":
+            one["texts"] = [t for t in known if isinstance(t, str)][:MOST_TEXTS]
+            if name in free:
+                one["texts"], one["free"] = thin(sorted(free[name]), MOST_TEXTS), True
+        else:
+            one["points"] += [float(v) for v in known if isinstance(v, (int, float)) and v == v][:MOST_POINTS]
+        out.append(one)
+    return out
+
+
+def thin(values, most):
+    values = list(values)
+    step = max(1, -(-len(values) // most))
+    return values[::step]
+
+
+def thresholds(kind, model, columns):
+    """{column: [threshold]}"""
+    out = {}
+
+    def add(feature, value):
+        if feature >= 0 and value == value and abs(value) < 1e37:
+            out.setdefault(int(feature), set()).add(float(value))
+
+    before = []
+    if kind == "sklearn":
+        while hasattr(model, "steps"):
+            before += [s for _, s in model.steps[:-1] if s is not None and s != "passthrough"]
+            model = model.steps[-1][1]
+        trees(model, add)
+    name = type(model).__module__.split(".")[0]
+    booster = None
+    if kind == "xgboost" or name == "xgboost":
+        booster = model.get_booster() if hasattr(model, "get_booster") else model
+        frame = booster.trees_to_dataframe()
+        names = booster.feature_names or ["f%d" % i for i in range(booster.num_features())]
+        where = {n: i for i, n in enumerate(names)}
+        for feature, split in zip(frame["Feature"], frame["Split"]):
+            if feature != "Leaf":
+                add(where.get(feature, -1), split)
+    elif kind == "lightgbm" or name == "lightgbm":
+        booster = model.booster_ if hasattr(model, "booster_") else model
+        frame = booster.trees_to_dataframe()
+        where = {n: i for i, n in enumerate(booster.feature_name())}
+        for feature, split in zip(frame["split_feature"], frame["threshold"]):
+            if feature is not None and isinstance(split, (int, float)):
+                add(where.get(feature, -1), split)
+    elif kind == "catboost":
+        for feature, borders in model.get_borders().items():
+            for border in borders:
+                add(feature, border)
+    return back(before, {k: sorted(v) for k, v in out.items()}, sum(c[2] for c in columns))
+
+
+def trees(model, add):
+    """Thresholds of scikit-learn's trees, forests and boosters."""
+    import numpy as np
+
+    if hasattr(model, "tree_"):
+        for f, t in zip(model.tree_.feature, model.tree_.threshold):
+            add(f, t)
+    for group in getattr(model, "_predictors", []):
+        for one in group:
+            for node in one.nodes:
+                if not node["is_leaf"]:
+                    add(int(node["feature_idx"]), float(node["num_threshold"]))
+    inner = getattr(model, "estimators_", None)
+    if inner is not None:
+        for e in np.asarray(inner, dtype=object).reshape(-1):
+            if e is not model and e is not None and not isinstance(e, str):
+                trees(e, add)
+
+
+def back(before, points, width):
+    """The same points before the steps that lie in front of the trees."""
+    import numpy as np
+
+    if not before or not points:
+        return points
+    out = {}
+    for column, values in points.items():
+        rows = np.zeros((len(values), width))
+        rows[:, column] = values
+        for step in reversed(before):
+            if not hasattr(step, "inverse_transform"):
+                return {}
+            if hasattr(step, "statistics_"):
+                continue  # an imputer leaves what is there
+            rows = np.asarray(step.inverse_transform(rows))
+            if rows.shape != (len(values), width):
+                return {}
+        out[column] = rows[:, column].tolist()
+    return out
+
+
+def each_transformer(model):
+    """(transformer, its columns' names) of every ColumnTransformer at the front."""
+    while hasattr(model, "steps"):
+        model = model.steps[0][1]
+    for _, step, columns in getattr(model, "transformers_", []):
+        if isinstance(columns, str):
+            columns = [columns]
+        if not isinstance(step, str) and isinstance(columns, list) and all(isinstance(c, str) for c in columns):
+            while hasattr(step, "steps"):
+                found = [s for _, s in step.steps if hasattr(s, "categories_") or hasattr(s, "vocabulary_")]
+                step = found[0] if found else step.steps[-1][1]
+            yield step, columns
+
+
+def categories(model):
+    """{column: [category]} of encoders."""
+    out = {}
+    for step, columns in each_transformer(model):
+        for name, values in zip(columns, getattr(step, "categories_", [])):
+            out[name] = [v.item() if hasattr(v, "item") else v for v in values]
+    return out
+
+
+def words(model):
+    """{column: [word]} of vectorizers, which take any text."""
+    out = {}
+    for step, columns in each_transformer(model):
+        if hasattr(step, "vocabulary_"):
+            out[columns[0]] = list(step.vocabulary_)
+    return out
+
+
+main()

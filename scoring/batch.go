@@ -1,0 +1,113 @@
+package scoring
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// A Batch is a body's rows as typed columns, for an engine that needs no
+// container of Python's around them.
+type Batch struct {
+	Rows    int
+	Columns []Column // each of the signature's, in its order; optional ones may be absent
+	Params  bool     // params were given, and the model has a schema for them
+}
+
+// A Column is one input's values. Numbers lie in Data, little-endian, of the
+// width that Kind says ('d' float64, 'f' float32, 'q' int64, 'i' int32, '?' one
+// byte); of texts, Kind 's', Data has an int32 length each, -1 for null, and
+// Text the bytes.
+type Column struct {
+	Name  string
+	Kind  byte
+	Data  []byte
+	Text  []byte
+	Shape []int // of a tensor, outermost first; nil for a column
+}
+
+// Batch reads a JSON body as [Reader.Columns] does, and answers false for the
+// same bodies. The columns are its own.
+func (r *Reader) Batch(body []byte) (Batch, bool) {
+	if !r.takes {
+		return Batch{}, false
+	}
+	q := request{Reader: r, lexer: lexer{b: body}}
+	if !q.body() {
+		return Batch{}, false
+	}
+	b := Batch{Columns: make([]Column, 0, len(r.fields)), Params: q.params != nil && r.paramNames != nil}
+	for at := range r.fields {
+		for i := range q.columns {
+			if c := &q.columns[i]; c.field == at {
+				b.Columns = append(b.Columns, Column{Name: c.name, Kind: byte(c.class), Data: c.data, Text: c.text, Shape: c.shape})
+				b.Rows = c.n
+			}
+		}
+	}
+	if r.tensor && len(b.Columns) > 0 {
+		b.Rows = b.Columns[0].Shape[0]
+	}
+	return b, true
+}
+
+// AppendValues appends the JSON text of an answer that is a list of scalars or,
+// with columns beyond zero, a list of lists of that many, as [AppendTable] does.
+// data is as in a [Column]; where kind is 's' there are texts instead.
+func AppendValues(dst []byte, kind byte, data []byte, texts []string, columns int) []byte {
+	dst = append(dst, `{"predictions": [`...)
+	b, n := block{letter: kind, data: data}, len(texts)
+	if kind != 's' {
+		n = len(data) / widths[kind]
+	}
+	for i := range n {
+		dst = comma(dst, i)
+		if columns > 0 && i%columns == 0 {
+			dst = append(dst, '[')
+		}
+		if kind == 's' {
+			dst = appendString(dst, []byte(texts[i]))
+		} else {
+			dst = b.append(dst, i)
+		}
+		if columns > 0 && i%columns == columns-1 {
+			dst = append(dst, ']')
+		}
+	}
+	return append(dst, ']', '}')
+}
+
+// Texts calls each with every text of a column, in order, until it answers
+// false. It reports whether it came to the end; at a null it stops with false.
+func (c *Column) Texts(each func(text []byte) bool) bool {
+	rest := c.Text
+	for i := 0; i < len(c.Data); i += 4 {
+		n := binary.LittleEndian.Uint32(c.Data[i:])
+		if n == math.MaxUint32 || !each(rest[:n]) {
+			return false
+		}
+		rest = rest[n:]
+	}
+	return true
+}
+
+// JSON is the i-th value as JSON text.
+func (c *Column) JSON(i int) string {
+	if c.Kind != 's' {
+		b := block{letter: c.Kind, data: c.Data}
+		if text := string(b.append(nil, i)); text != "NaN" {
+			return text
+		}
+		return "null"
+	}
+	rest := c.Text
+	for k := 0; ; k++ {
+		n := int32(binary.LittleEndian.Uint32(c.Data[4*k:]))
+		switch {
+		case k == i && n < 0:
+			return "null"
+		case k == i:
+			return string(appendString(nil, rest[:n]))
+		}
+		rest = rest[max(0, n):]
+	}
+}
