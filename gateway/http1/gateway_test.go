@@ -2,7 +2,6 @@ package http1_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -90,5 +89,5 @@ func play(t *testing.T, addr string, stream []byte, cut int) string {
 	if e, ok := err.(net.Error); ok && e.Timeout() {
 		t.Fatalf("%q: no end after %q", stream, all)
 	}
-	return fmt.Sprintf("%s", all)
+	return string(all)
 }
