@@ -22,40 +22,60 @@ _REST = struct.Struct("<II")
 _FIELD = struct.Struct("<BH")
 
 
+class Plan:
+    """What the head of a payload says: the container, and its columns."""
+
+    __slots__ = ("head", "form", "has_index", "fields", "way")
+
+    def __init__(self, head):
+        self.head = head
+        self.form, self.has_index, self.fields = _fields(head)
+        self.way = None  # see straight.py
+
+
 class Decoder:
     """Takes column payloads apart for one model."""
 
     def __init__(self, schema):
         self._plans = {}
         self._tensor = schema is not None and schema.is_tensor_spec()
-        self._string = None
+        self.string = None  # numpy's type of a text, as MLflow has it
         if schema is not None and not self._tensor:
             from mlflow.types import DataType
 
-            self._string = DataType.string.to_numpy()
+            self.string = DataType.string.to_numpy()
+
+    def plan(self, head):
+        plan = self._plans.get(head)
+        if plan is None:
+            plan = Plan(head)
+            if len(self._plans) < 256:
+                self._plans[head] = plan
+        return plan
+
+    def open(self, payload):
+        """(plan, rows, bytes of params, where those begin)."""
+        (length,) = _U32.unpack_from(payload)
+        plan = self.plan(bytes(payload[4 : 4 + length]))
+        rows, size = _REST.unpack_from(payload, 4 + length)
+        return plan, rows, size, 4 + length + _REST.size
 
     def decode(self, payload):
         """(data for model.predict, params or None)."""
-        (length,) = _U32.unpack_from(payload)
-        head = bytes(payload[4 : 4 + length])
-        plan = self._plans.get(head)
-        if plan is None:
-            plan = _plan(head)
-            if len(self._plans) < 256:
-                self._plans[head] = plan
-        form, has_index, fields = plan
-        at = 4 + length
-        rows, size = _REST.unpack_from(payload, at)
-        at += _REST.size
+        plan, rows, size, at = self.open(payload)
         params = _params(payload, at) if size else None
-        at += size
+        values, index = self.values(payload, plan, rows, at + size)
+        return self.contain(plan.form, rows, values, index), params
+
+    def values(self, payload, plan, rows, at):
+        """(name → array or list of texts, index or None). Arrays lie in the payload."""
         index = None
-        if has_index:
+        if plan.has_index:
             at = -(-at // 8) * 8
             index = np.frombuffer(payload, _DTYPES["q"], rows, at)
             at += 8 * rows
         values = {}
-        for letter, name in fields:
+        for letter, name in plan.fields:
             at = -(-at // 8) * 8
             if self._tensor:
                 values[name], at = _tensor(payload, letter, at)
@@ -65,30 +85,57 @@ class Decoder:
                 dtype = _DTYPES[letter]
                 values[name] = np.frombuffer(payload, dtype, rows, at)
                 at += rows * dtype.itemsize
-        return self._contain(form, rows, values, index), params
+        return values, index
 
-    def _contain(self, form, rows, values, index):
+    def contain(self, form, rows, values, index):
         if form == FRAME:
             return pd.DataFrame(values, index=index)
         if form == ARRAY:
             return next(iter(values.values()))
         # The values lie in the frame's buffer, the model gets its own.
         arrays = {
-            name: np.array(v, self._string) if type(v) is list else v.copy() for name, v in values.items()
+            name: np.array(v, self.string) if type(v) is list else v.copy() for name, v in values.items()
         }
         if form == ARRAYS:
             return arrays
         if form == SCALARS:
             return {name: a[0] for name, a in arrays.items()}
-        if self._string is not None:
+        if self.string is not None:
             # Each text is as wide as itself, not as the widest of its column.
             for name, v in values.items():
                 if type(v) is list:
-                    arrays[name] = [np.array([s], self._string)[0] for s in v]
+                    arrays[name] = [np.array([s], self.string)[0] for s in v]
         return [{name: a[i] for name, a in arrays.items()} for i in range(rows)]
 
 
-def _plan(head):
+# What MLflow calls the types of columns.
+LETTERS = {"double": "d", "float": "f", "long": "q", "integer": "i", "boolean": "?", "string": "s"}
+
+
+def head(form, has_index, fields):
+    """The head of a payload with fields, (letter, name) each."""
+    out = [bytes((form, has_index))]
+    for letter, name in fields:
+        name = name.encode("utf-8")
+        out.append(_FIELD.pack(ord(letter), len(name)) + name)
+    return b"".join(out)
+
+
+def payload(plan, rows, table, index=None):
+    """What the agent would send: name → values, without params."""
+    out = bytearray(_U32.pack(len(plan.head)) + plan.head + _REST.pack(rows, 0))
+    for letter, values in ([("q", index)] if plan.has_index else []) + [(k, table[n]) for k, n in plan.fields]:
+        out += bytes(-len(out) % 8)
+        if letter == "s":
+            texts = [None if v is None else v.encode("utf-8") for v in values]
+            out += struct.pack("<%di" % rows, *(-1 if v is None else len(v) for v in texts))
+            out += b"".join(v for v in texts if v is not None)
+        else:
+            out += struct.pack("<%d%s" % (rows, letter), *values)
+    return out
+
+
+def _fields(head):
     form, has_index = head[0], head[1]
     fields = []
     at = 2

@@ -170,24 +170,29 @@ class Model:
             import flask
 
             self._flask = flask.Flask("loadline")
-        from . import columns
+        from . import columns, straight
 
         self._columns = columns
         self._decoder = columns.Decoder(self.schema)
         self._switch = _Switch(server)
+        self.straight = straight.Straight(self.model, self.schema, self._decoder, self._ask_data)
 
     def columns(self, payload):
         """Answer a request that came as columns: an Answer, or a table's parts."""
         return self._guarded(lambda: self._ask_columns(payload))
 
-    def _ask_columns(self, payload):
-        data, params = self._decoder.decode(payload)
+    def _ask_data(self, model, data, params):
+        """What the model answers to data that needs no parsing."""
         body = {self._server.INPUTS: _Ready(data)}
         if params is not None:
             body[self._server.SERVING_PARAMS_KEY] = params
-        _, raw = self._switch.call(
-            lambda: self._server.invocations(body, JSON_TYPE, self.model, self.schema)
-        )
+        _, raw = self._switch.call(lambda: self._server.invocations(body, JSON_TYPE, model, self.schema))
+        return raw
+
+    def _ask_columns(self, payload):
+        raw = self.straight.ask(self.model, payload)
+        if raw is self.straight.NOTHING:
+            raw = self._ask_data(self.model, *self._decoder.decode(payload))
         parts = self._columns.encode(raw)
         if parts is not None:
             return parts
