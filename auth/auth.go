@@ -44,7 +44,8 @@ type Principal struct {
 	Name   string // "owner", a token's name, or "anonymous"
 	Tenant string
 	Scope  Scope
-	Owner  bool // holds the token that the data folder keeps
+	Token  string // the ID of the token that was shown; "" for the owner's and for none
+	Owner  bool   // holds the token that the data folder keeps
 }
 
 // Anonymous is a caller without a token. What it may do depends on the door.

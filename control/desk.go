@@ -32,7 +32,7 @@ type Desk struct {
 }
 
 // Create adds an endpoint whose first config is e.Pending. Of e, the Tenant,
-// Name, Creator, Description, Tags, Wire and Pending count.
+// Name, Creator, Description, Tags, Quota, Wire and Pending count.
 func (d *Desk) Create(ctx context.Context, e serving.Endpoint) (serving.Endpoint, error) {
 	if err := serving.CheckName(e.Name); err != nil {
 		return serving.Endpoint{}, err
@@ -43,12 +43,15 @@ func (d *Desk) Create(ctx context.Context, e serving.Endpoint) (serving.Endpoint
 	if err := serving.CheckConfig(*e.Pending); err != nil {
 		return serving.Endpoint{}, err
 	}
+	if err := serving.CheckQuota(e.Quota); err != nil {
+		return serving.Endpoint{}, err
+	}
 	now := time.Now().UTC()
 	fresh := serving.Endpoint{
 		Tenant: e.Tenant, Name: e.Name, ID: newID(),
 		Creator: e.Creator, Description: e.Description, Wire: e.Wire,
 		Created: now, Updated: now,
-		Tags:    mergeTags(nil, e.Tags, nil),
+		Tags: mergeTags(nil, e.Tags, nil), Quota: e.Quota,
 		Pending: asOrdered(*e.Pending, 1, now),
 	}
 	if err := d.awaitFarewell(ctx, e.Tenant, e.Name); err != nil {
@@ -226,6 +229,19 @@ func (d *Desk) SetTags(ctx context.Context, tenant, name string, add []serving.T
 		return nil
 	})
 	return e.Tags, err
+}
+
+// SetQuota changes what callers may use of an endpoint, at once.
+func (d *Desk) SetQuota(ctx context.Context, tenant, name string, edit func(*serving.Quota)) (serving.Endpoint, error) {
+	e, err := d.change(ctx, tenant, name, func(e *serving.Endpoint, _ time.Time) error {
+		e.Quota.Rates = slices.Clone(e.Quota.Rates)
+		edit(&e.Quota)
+		return serving.CheckQuota(e.Quota)
+	})
+	if err == nil {
+		d.Keeper.note(e, "", "LimitsSet", "callers may "+e.Quota.String())
+	}
+	return e, err
 }
 
 // Delete withdraws an endpoint at once; its record goes with its last replica.

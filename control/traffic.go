@@ -15,7 +15,7 @@ import (
 // publish tells the router where traffic goes, when that changed. When it
 // returns, no new request goes to what the route no longer names.
 func (k *Keeper) publish(ctx context.Context, e serving.Endpoint, f *file, seen []serving.Replica, now time.Time) {
-	r := serving.Route{Tenant: e.Tenant, Endpoint: e.Name, ID: e.ID, Generation: f.route.Generation}
+	r := serving.Route{Tenant: e.Tenant, Endpoint: e.Name, ID: e.ID, Generation: f.route.Generation, Quota: e.Quota}
 	switch {
 	case e.Active.Version > 0:
 		r.Entities = k.routeActive(ctx, e, f, seen)

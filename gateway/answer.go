@@ -19,6 +19,7 @@ type answer struct {
 	uploading bool  // the body is in the hands of an upload
 	left      int64 // bytes still owed when their number was said
 	entity    string
+	limits    *limits // of the endpoint; nil tells of none
 }
 
 func (a *answer) begin() { *a = answer{} }
@@ -36,6 +37,7 @@ func (c *conn) startHead(status int) {
 	if a.entity != "" {
 		c.addField("served-model-name", a.entity)
 	}
+	c.addLimits()
 }
 
 func (c *conn) statusLine(status int) {

@@ -25,19 +25,24 @@ func answerSmall(_ context.Context, in *link.Incoming) {
 	in.Write(small)
 }
 
+func benchGateway(b *testing.B, c gateway.Config) (*gateway.Gateway, string) {
+	g := gateway.New(c)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { g.Serve(context.Background(), l); close(done) }()
+	b.Cleanup(func() { g.Close(); <-done })
+	return g, l.Addr().String()
+}
+
 // BenchmarkPath is the whole way there and back, client and agent included, on
 // keep-alive connections.
 func BenchmarkPath(b *testing.B) {
 	for _, clients := range []int{1, 64} {
 		b.Run(map[int]string{1: "one", 64: "many"}[clients], func(b *testing.B) {
-			g := gateway.New(gateway.Config{})
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
-			done := make(chan struct{})
-			go func() { g.Serve(context.Background(), l); close(done) }()
-			defer func() { g.Close(); <-done }()
+			g, addr := benchGateway(b, gateway.Config{})
 			g.Publish(iris(startAgent(b, "r", 128, answerSmall).replica()))
 			request := []byte(post(iPath, `{"inputs": [[1, 2, 3, 4]]}`, "User-Agent: python-requests/2.32", "Accept: */*"))
 			b.ReportAllocs()
@@ -48,7 +53,7 @@ func BenchmarkPath(b *testing.B) {
 				if i == 0 {
 					n += b.N % clients
 				}
-				crowd.Go(func() { pound(b, l.Addr().String(), request, n) })
+				crowd.Go(func() { pound(b, addr, request, n) })
 			}
 			crowd.Wait()
 		})

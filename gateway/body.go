@@ -234,8 +234,7 @@ func (c *conn) keep(whole []byte, held int64, n int, limit int64) ([]byte, int64
 	if !c.body.chunked {
 		size = min(size, c.head.Length)
 	}
-	if c.g.memory.Add(size-held) > c.g.Memory {
-		c.g.memory.Add(held - size)
+	if !c.reserve(size - held) {
 		return whole, held, errCrowded
 	}
 	bigger := make([]byte, len(whole), size)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"loadline.dev/loadline/gateway/http1"
+	"loadline.dev/loadline/gateway/limit"
 	"loadline.dev/loadline/internal/admit"
 	"loadline.dev/loadline/link"
 )
@@ -46,10 +47,14 @@ type conn struct {
 	body    body
 	answer  answer
 	place   admit.Place
+	guard   *guard    // of the endpoint that the request is for
 	id      [128]byte // of the request
 	idLen   int
 	fields  []link.Field // scratch for a request's head
 	request link.Request // scratch
+
+	left     []limit.State // of each rate of the endpoint
+	leftText []byte        // scratch
 
 	// ctx ends when the client has left, which ends the connection too.
 	ctx   context.Context

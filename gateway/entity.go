@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"loadline.dev/loadline/gateway/balance"
 	"loadline.dev/loadline/gateway/route"
 	"loadline.dev/loadline/internal/admit"
@@ -19,11 +21,13 @@ import (
 type endpoint struct {
 	route    serving.Route
 	entities []*entity // beside route.Entities
+	guard    *guard
 }
 
 // retire ends all that hangs on the endpoint. It requires g.publishing.
 func (e *endpoint) retire() {
 	for _, en := range e.entities {
+		en.g.metrics.limited.DeletePartialMatch(prometheus.Labels{"endpoint": en.endpoint})
 		en.retire()
 		en.g.metrics.forget(en)
 	}
@@ -85,7 +89,7 @@ func (g *Gateway) Publish(r serving.Route) {
 	if had && old.route.ID == r.ID && old.route.Generation > r.Generation {
 		return // late news
 	}
-	next := &endpoint{route: r}
+	next := &endpoint{route: r, guard: guardOf(old, r)}
 	for _, re := range r.Entities {
 		e := newcomer(old, r.ID, re.Name)
 		if e == nil {

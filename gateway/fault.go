@@ -44,7 +44,12 @@ func badGateway(why string) *fault {
 // errDeadline is answered as MLflow's server does it, in plain text.
 var errDeadline = &fault{status: 504, why: "Request processing time exceeded limit"}
 
-var errNoMemory = &fault{status: 503, code: "TEMPORARILY_UNAVAILABLE", why: "too many large requests at once", retry: 1}
+// crowded is what those hear for whom the gateway has no room beside the
+// requests that it has.
+func (e *entity) crowded(with string) *fault {
+	return &fault{status: 503, code: "TEMPORARILY_UNAVAILABLE", retry: 1,
+		why: "the " + with + " of endpoint " + e.endpoint + " fill their share of the gateway"}
+}
 
 // refused turns what a gate said into an answer.
 func (e *entity) refused(err error) *fault {

@@ -112,6 +112,7 @@ type Gateway struct {
 	table   atomic.Pointer[route.Table[*endpoint]]
 	metrics *metrics
 	memory  atomic.Int64 // bytes of bodies held
+	inside  atomic.Int64 // requests to endpoints, from their heads to the end of their answers
 	busy    atomic.Int64 // requests whose answer is awaited
 	front   *front
 	wanting atomic.Bool // some entity told agents that requests wait

@@ -34,7 +34,7 @@ func (c *conn) dispatch(started time.Time) bool {
 	if len(name) == 0 {
 		name = []byte(c.g.Root)
 	}
-	r := request{c: c, place: p, tenant: v.Caller.Tenant, name: name, started: started}
+	r := request{c: c, place: p, caller: v.Caller, name: name, started: started}
 	return r.answer()
 }
 
@@ -42,7 +42,7 @@ func (c *conn) dispatch(started time.Time) bool {
 type request struct {
 	c       *conn
 	place   route.Place
-	tenant  string
+	caller  auth.Principal
 	name    []byte
 	started time.Time
 
@@ -59,7 +59,7 @@ type request struct {
 
 // find finds the entity; false says that it answered already.
 func (r *request) find() bool {
-	ep, ok := r.c.g.table.Load().Find(orElse(r.tenant, auth.Anonymous.Tenant), r.name)
+	ep, ok := r.c.g.table.Load().Find(orElse(r.caller.Tenant, auth.Anonymous.Tenant), r.name)
 	if !ok {
 		r.c.say(notFound("endpoint " + shown(r.name) + " does not exist"))
 		return false
@@ -90,10 +90,15 @@ func (r *request) answer() bool {
 	r.e.inFlight.Add(1)
 	defer func() {
 		r.release()
+		r.exit()
 		r.e.inFlight.Add(-1)
 		r.e.meters.observe(r)
 	}()
-	if f := r.serve(); f != nil {
+	f := r.enter()
+	if f == nil {
+		f = r.serve()
+	}
+	if f != nil {
 		r.c.say(f)
 	}
 	return r.c.interrupted() != left && !r.c.answer.closing
@@ -101,7 +106,7 @@ func (r *request) answer() bool {
 
 // release gives back the memory of the body.
 func (r *request) release() {
-	r.c.g.memory.Add(-r.held)
+	r.c.unreserve(r.held)
 	r.whole, r.held = nil, 0
 }
 
@@ -201,7 +206,7 @@ func (r *request) bodyFault(err error) *fault {
 	case errors.Is(err, errTooLarge):
 		return tooLarge(r.limit())
 	case errors.Is(err, errCrowded):
-		return errNoMemory
+		return r.e.crowded("request bodies")
 	case errors.As(err, &refusal):
 		r.c.g.metrics.refused(refusal.Status)
 		return refusalFault(refusal)

@@ -15,6 +15,7 @@ type metrics struct {
 	retries  *prometheus.CounterVec   // endpoint, entity
 	cold     *prometheus.CounterVec   // endpoint, entity
 	crossed  *prometheus.CounterVec   // endpoint, entity, as: columns, raw
+	limited  *prometheus.CounterVec   // endpoint, by: rate, in-flight, share
 	refusals *prometheus.CounterVec   // status: of what is no request
 	others   *prometheus.CounterVec   // code: of the API, and of endpoints that do not exist
 	dropped  prometheus.Counter
@@ -49,6 +50,7 @@ func newMetrics(g *Gateway) *metrics {
 		retries:  counter("retries_total", "Requests sent on because a replica had not taken them.", "endpoint", "entity"),
 		cold:     counter("cold_starts_total", "Requests that found no replica and waited for one.", "endpoint", "entity"),
 		crossed:  counter("crossed_total", "Requests by how they crossed to the Python worker, as its agents report: columns parsed here, or the raw bytes.", "endpoint", "entity", "as"),
+		limited:  counter("limited_total", "Requests refused by a limit of their endpoint: its rate, its requests in flight, or its share of the gateway.", "endpoint", "by"),
 		refusals: counter("refused_total", "Byte streams that were no requests, by status.", "status"),
 		others:   counter("other_requests_total", "Requests to anything but a served entity, by class of answer.", "code"),
 		dropped:  prometheus.NewCounter(prometheus.CounterOpts{Name: name("dropped_fields_total"), Help: "Header fields left out because of an underscore in their name."}),
@@ -60,7 +62,7 @@ func newMetrics(g *Gateway) *metrics {
 		connections: prometheus.NewDesc(name("connections"), "Client connections.", nil, nil),
 	}
 	if g.Metrics != nil {
-		g.Metrics.MustRegister(m.requests, m.seconds, m.retries, m.cold, m.crossed, m.refusals, m.others, m.dropped, m.crowded, m)
+		g.Metrics.MustRegister(m.requests, m.seconds, m.retries, m.cold, m.crossed, m.limited, m.refusals, m.others, m.dropped, m.crowded, m)
 	}
 	return m
 }
@@ -90,7 +92,10 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.connections, conns)
 }
 
-func (m *metrics) refused(status int)  { m.refusals.WithLabelValues(strconv.Itoa(status)).Inc() }
+func (m *metrics) refused(status int) { m.refusals.WithLabelValues(strconv.Itoa(status)).Inc() }
+func (m *metrics) limit(e *endpoint, by string) {
+	m.limited.WithLabelValues(e.route.Endpoint, by).Inc()
+}
 func (m *metrics) unrouted(status int) { m.others.WithLabelValues(class(status)).Inc() }
 func (m *metrics) api(status int)      { m.others.WithLabelValues(class(status)).Inc() }
 

@@ -74,8 +74,7 @@ func (r *request) torn(err error) *fault {
 		return nil
 	}
 	c.out = c.out[:0]
-	entity := c.answer.entity
-	c.answer = answer{entity: entity}
+	c.answer = answer{entity: c.answer.entity, limits: c.answer.limits}
 	return r.broken(err, nil)
 }
 

@@ -29,6 +29,9 @@ func detailed(e serving.Endpoint, st serving.Status, who auth.Principal, host st
 		failed.set("start_time", milliseconds(e.Failed.Config.Created))
 		o.set("pending_config", failed)
 	}
+	if len(e.Quota.Rates) > 0 {
+		o.set("rate_limits", rateViews(e.Quota.Rates))
+	}
 	for _, key := range []string{"email_notifications", "budget_policy_id"} {
 		if raw, ok := sent.get(key); ok {
 			o.put(key, raw)

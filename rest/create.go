@@ -16,7 +16,8 @@ func parseCreate(data []byte, disk local) (serving.Endpoint, []string, error) {
 	r.flag("route_optimized")
 	r.text("budget_policy_id")
 	r.keep("email_notifications")
-	for _, key := range []string{"ai_gateway", "telemetry_config", "rate_limits"} {
+	rates := r.list("rate_limits")
+	for _, key := range []string{"ai_gateway", "telemetry_config"} {
 		if raw, ok := r.take(key); ok && string(raw) != "{}" && string(raw) != "[]" {
 			r.miss(key, "this version does not have it; leave it out")
 		}
@@ -35,6 +36,9 @@ func parseCreate(data []byte, disk local) (serving.Endpoint, []string, error) {
 		return e, nil, err
 	}
 	if e.Tags, err = parseTags("tags", tags); err != nil {
+		return e, nil, err
+	}
+	if e.Quota.Rates, err = parseRates("rate_limits", rates, false); err != nil {
 		return e, nil, err
 	}
 	e.Pending = &d.config

@@ -22,6 +22,7 @@ func (a *api) databricks(t *router) {
 	t.on("DELETE", root+"/{name}", a.delete)
 	t.on("PUT", root+"/{name}/config", a.putConfig)
 	t.on("PATCH", root+"/{name}/tags", a.patchTags)
+	t.on("PUT", root+"/{name}/rate-limits", a.putRateLimits)
 	t.on("GET", root+"/{name}/openapi", a.openAPI)
 	t.on("GET", root+"/{name}/served-models/{served}/logs", a.logs)
 	t.on("GET", root+"/{name}/served-models/{served}/build-logs", a.buildLogs)
@@ -29,7 +30,6 @@ func (a *api) databricks(t *router) {
 	t.on("GET", "/api/2.0/preview/scim/v2/Me", a.me)
 
 	for path, methods := range map[string]string{
-		root + "/{name}/rate-limits":                                   "PUT",
 		root + "/{name}/ai-gateway":                                    "PUT",
 		root + "/{name}/telemetry-config":                              "PATCH",
 		root + "/{name}/notifications":                                 "PATCH",

@@ -14,6 +14,8 @@ type order struct {
 	scale   func(*serving.Scale) // what was said of it; the rest stays as it is
 	percent int                  // 0 takes everything
 	named   bool                 // the user chose the entity's name
+	quota   func(*serving.Quota) // what was said of the endpoint's limits
+	limited bool                 // something was
 }
 
 func parseOrder(data []byte, disk local) (order, error) {
@@ -30,6 +32,7 @@ func parseOrder(data []byte, disk local) (order, error) {
 		r.fail("traffic is %d %%; it must be 1 to 100", percent)
 	}
 	o.percent = percent
+	o.quota, o.limited = readQuota(r)
 	sr := *r
 	scale := serving.Scale{Min: 1}
 	readScale(r, &scale)

@@ -24,6 +24,7 @@ func (a *api) own(t *router) {
 	t.on("POST", home+"/endpoints/{name}/rollback", a.rollback)
 	t.on("PUT", home+"/endpoints/{name}/traffic", a.traffic)
 	t.on("PUT", home+"/endpoints/{name}/scale", a.scale)
+	t.on("PUT", home+"/endpoints/{name}/limits", a.limits)
 	t.on("GET", home+"/endpoints/{name}/events", a.events)
 	t.on("GET", home+"/endpoints/{name}/logs", a.ownLogs)
 	t.on("GET", home+"/endpoints/{name}/example", a.example)
@@ -95,8 +96,9 @@ func (a *api) deploy(w http.ResponseWriter, r *http.Request) error {
 		if order.percent > 0 && order.percent < 100 {
 			return invalid("traffic %d: %s is new, so it gets everything", order.percent, name)
 		}
-		made, err := a.Desk.Create(r.Context(), serving.Endpoint{
-			Tenant: who.Tenant, Name: name, Creator: who.Name, Pending: order.first()})
+		fresh := serving.Endpoint{Tenant: who.Tenant, Name: name, Creator: who.Name, Pending: order.first()}
+		order.quota(&fresh.Quota)
+		made, err := a.Desk.Create(r.Context(), fresh)
 		if !errors.Is(err, serving.Exists) {
 			if err != nil {
 				return err
@@ -112,6 +114,9 @@ func (a *api) deploy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	e, err := a.Desk.SetConfig(r.Context(), who.Tenant, name, order.after(old))
+	if err == nil && order.limited {
+		e, err = a.Desk.SetQuota(r.Context(), who.Tenant, name, order.quota)
+	}
 	if err != nil {
 		return err
 	}

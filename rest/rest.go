@@ -26,6 +26,7 @@ type Desk interface {
 	Rollback(ctx context.Context, tenant, name string, to int) (serving.Endpoint, error)
 	SetSplits(ctx context.Context, tenant, name string, splits []serving.Split) (serving.Endpoint, error)
 	SetScale(ctx context.Context, tenant, name, entity string, s serving.Scale) (serving.Endpoint, error)
+	SetQuota(ctx context.Context, tenant, name string, edit func(*serving.Quota)) (serving.Endpoint, error)
 	SetTags(ctx context.Context, tenant, name string, add []serving.Tag, remove []string) ([]serving.Tag, error)
 	Delete(ctx context.Context, tenant, name string) error
 	Get(ctx context.Context, tenant, name string) (serving.Endpoint, error)

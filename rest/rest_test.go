@@ -369,7 +369,7 @@ func TestRoutesThatAreNotThereSaySoInJSON(t *testing.T) {
 	}{
 		"no such API":               {"GET", "/api/2.0/clusters/list", 404},
 		"a wrong method":            {"PATCH", api, 405},
-		"an API of a later version": {"PUT", api + "/a/rate-limits", 501},
+		"an API of a later version": {"PUT", api + "/a/ai-gateway", 501},
 		"tokens for applications":   {"POST", "/oidc/v1/token", 501},
 		"permissions":               {"GET", "/api/2.0/permissions/serving-endpoints/1", 501},
 	} {

@@ -21,6 +21,8 @@ type View struct {
 	Description string            `json:"description,omitempty"`
 	Tags        map[string]string `json:"tags,omitempty"`
 	Traffic     []SplitView       `json:"traffic"`
+	Rates       []RateView        `json:"rate_limits,omitempty"`
+	InFlight    int               `json:"max_in_flight,omitempty"` // requests at once; 0 is no bound
 	Entities    []EntityView      `json:"entities"`
 	Failed      *FailureView      `json:"failed,omitempty"`
 	History     []ConfigView      `json:"history"`
@@ -132,6 +134,10 @@ func view(e serving.Endpoint, st serving.Status) View {
 	if e.Pending != nil {
 		v.Pending = e.Pending.Version
 	}
+	if len(e.Quota.Rates) > 0 {
+		v.Rates = rateViews(e.Quota.Rates)
+	}
+	v.InFlight = e.Quota.InFlight
 	for _, t := range e.Tags {
 		if v.Tags == nil {
 			v.Tags = map[string]string{}

@@ -106,7 +106,7 @@ func (b *Book) Find(text string) (auth.Principal, bool) {
 	if !ok || !t.Expires.IsZero() && !b.now().Before(t.Expires) {
 		return auth.Principal{}, false
 	}
-	return auth.Principal{Name: t.Name, Tenant: t.Tenant, Scope: t.Scope}, true
+	return auth.Principal{Name: t.Name, Tenant: t.Tenant, Scope: t.Scope, Token: t.ID}, true
 }
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$`)

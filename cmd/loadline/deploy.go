@@ -25,7 +25,8 @@ func deployCommand(s *shell) *cobra.Command {
 		Long: `Create an endpoint, or update it in place. The new version is ready, its own example answered, before traffic
 moves; until then, and if it fails, what served before goes on serving.
 
-An update keeps the scale that is not mentioned (--min, --max, …); all else is as this command says.
+An update keeps the scale and the limits that are not mentioned (--min, --max, --rate-limit, …); all else is as this
+command says.
 --max, --idle, --objective and --policy are kept and shown; obeying them waits for the autopilot.
 
 A --command runs in a sandbox, in a folder of its own. It may read MODEL (at $MODEL_DIR) and whatever files and
@@ -65,6 +66,8 @@ folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
 	f.Duration("objective", 0, "how long a request may wait (waits for the autopilot)")
 	f.String("policy", "", "how it scales (waits for the autopilot)")
 	f.String("queue", "", "order in which requests wait: late-last (the default: who is late already waits for those on time) or fifo")
+	f.StringArray("rate-limit", nil, "CALLS/PERIOD[:user|:token|:endpoint], such as 100/minute:user; may be repeated; none removes all")
+	f.Int("max-in-flight", 0, "most requests at once, those that wait included; 0 is no bound")
 	f.Bool("strict", false, "refuse with 400 whatever MLflow would alter silently")
 	f.Bool("egress", false, "let the model open connections; without it, it reaches nobody")
 	f.String("engine", "", "auto, python, native, mlflow")
@@ -133,6 +136,9 @@ func (s *shell) order(cmd *cobra.Command, c *client, args []string) (map[string]
 		if on, _ := f.GetBool(name); on {
 			order[name] = true
 		}
+	}
+	if err := limits(cmd, order); err != nil {
+		return nil, err
 	}
 	env, err := variables(cmd)
 	if err != nil {

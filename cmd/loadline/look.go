@@ -126,7 +126,11 @@ func (s *shell) describe(w io.Writer, d description) {
 	for _, t := range d.Traffic {
 		shares = append(shares, fmt.Sprintf("%s=%d", t.Entity, t.Percent))
 	}
-	s.columns(w, append(rows, []string{"Traffic", strings.Join(shares, " ")}))
+	rows = append(rows, []string{"Traffic", strings.Join(shares, " ")})
+	if line := limitLine(d.View); line != "" {
+		rows = append(rows, []string{"Limits", line})
+	}
+	s.columns(w, rows)
 	for _, e := range d.Entities {
 		fmt.Fprintln(w)
 		s.describeEntity(w, e)

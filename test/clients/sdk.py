@@ -14,6 +14,9 @@ from databricks.sdk.service.serving import (
     EndpointStateConfigUpdate,
     EndpointStateReady,
     EndpointTag,
+    RateLimit,
+    RateLimitKey,
+    RateLimitRenewalPeriod,
     Route,
     ServedEntityInput,
     TrafficConfig,
@@ -77,6 +80,10 @@ updated = api.update_config_and_wait(
 )
 holds("update_config_and_wait serves the new version", updated.config.config_version == 2 and
       round(api.query(NAME, dataframe_records=[{"a": 1.0, "b": 0.5}]).predictions[0], 6) == 2.0)
+
+limits = api.put(NAME, rate_limits=[RateLimit(calls=6000, renewal_period=RateLimitRenewalPeriod.MINUTE, key=RateLimitKey.USER)]).rate_limits
+holds("put returns the rate limits", [(r.calls, r.key, r.renewal_period) for r in limits] == [(6000, RateLimitKey.USER, RateLimitRenewalPeriod.MINUTE)])
+holds("no rate limits are none", api.put(NAME, rate_limits=[]).rate_limits == [])
 
 tags = api.patch(NAME, add_tags=[EndpointTag("a", "1")], delete_tags=["team"]).tags
 holds("patch returns the tags", tags == [EndpointTag("a", "1")])
