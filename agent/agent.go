@@ -78,6 +78,7 @@ type agent struct {
 	server  *link.Server
 	cradle  *cradle
 	count   counters
+	spare   spare
 	request time.Duration // longest execution of one request
 	start   time.Duration // longest time from start to ready
 
@@ -150,7 +151,7 @@ func (a *agent) serve(ctx context.Context) error {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
 	a.server = link.NewServer(a.handle, a.report)
-	a.server.Admit = sameUser
+	a.server.Admit, a.server.Limit = sameUser, a.request
 	a.server.Lined = a.lined
 	a.cradle = newCradle()
 	defer a.cradle.close()
