@@ -37,6 +37,7 @@ type plan struct {
 
 	certificate *gateway.Certificate // nil: no TLS
 	clear       bool                 // lets other machines in without it
+	secured     bool                 // new replicas are reached over TLS
 
 	log *slog.Logger
 }
@@ -54,6 +55,7 @@ type server struct {
 	gateway  *gateway.Gateway
 	tokens   *tokens.Book
 	metrics  *prometheus.Registry
+	ring     *ring
 	loopback bool
 }
 
@@ -80,6 +82,9 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	if s.tokens, err = tokens.Open(ctx, s.store.Drawer("tokens"), filepath.Join(p.data, "token"), time.Now); err != nil {
 		return s, err
 	}
+	if s.ring, err = openRing(p.state, "local"); err != nil {
+		return s, err
+	}
 	if s.platform, err = s.newPlatform(); err != nil {
 		return s, err
 	}
@@ -88,7 +93,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 		return s, err
 	}
 	s.gateway = gateway.New(gateway.Config{
-		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics,
+		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics, Dial: s.ring.dial,
 		TLS: s.encryption(), Clear: p.clear,
 	})
 	s.keeper = control.New(control.Parts{
