@@ -152,6 +152,36 @@ func (c *conn) flush() error {
 	return nil
 }
 
+// A client that sends ahead is looked at now and then: whether it takes what it
+// asked for. One that does not is not executed any further meanwhile.
+const (
+	lookAhead = 16
+	untaken   = 4 << 10 // bytes of answers that may wait for a client to take others
+	lookLater = 10 * time.Millisecond
+)
+
+// inStep waits for a client that is far ahead of its answers. False says that it
+// takes them no more.
+func (c *conn) inStep() bool {
+	if c.r == c.w {
+		c.ahead = 0
+		return true
+	}
+	if c.ahead++; c.ahead%lookAhead != 0 {
+		return true
+	}
+	for until := c.g.now() + int64(c.g.Patience.Write); waitingToBeSent(c.raw) > untaken; {
+		if c.ctx.Err() != nil || c.g.now() >= until || hasLeft(c.raw) {
+			return false
+		}
+		select {
+		case <-c.ctx.Done():
+		case <-time.After(lookLater):
+		}
+	}
+	return true
+}
+
 // flushStream is flush where the answer is no text.
 func (c *conn) flushStream() error {
 	c.writeUntil.Store(c.g.now() + int64(c.g.Patience.Write))

@@ -40,6 +40,7 @@ type conn struct {
 	r, w  int
 	floor int    // in[:floor] holds the head in use and must not be overwritten
 	out   []byte // what is to be written
+	ahead int    // requests executed in a row that were there before the answer to the one before
 	spent bool   // after the last request that was executed none may follow
 
 	head    http1.Head
@@ -247,6 +248,9 @@ func (c *conn) execute() bool {
 	c.end()
 	// Behind a body that nobody wanted, there is no telling where a request begins.
 	if !keep || c.answer.closing || !c.skip() {
+		return false
+	}
+	if !c.inStep() {
 		return false
 	}
 	if cap(c.out) > 2*firstBuffer {

@@ -20,6 +20,16 @@ func limitUnsent(raw syscall.RawConn) {
 	})
 }
 
+// waitingToBeSent is how many bytes of what was written the other end has no
+// room for yet.
+func waitingToBeSent(raw syscall.RawConn) (n int) {
+	if raw == nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) })
+	return n
+}
+
 // hasLeft reports whether the other end has closed, without reading anything.
 func hasLeft(raw syscall.RawConn) bool {
 	if raw == nil {
