@@ -86,8 +86,8 @@ func (r *record) set(change func(*serving.Replica)) error {
 	return os.Rename(path+".tmp", path)
 }
 
-func (r *record) state() serving.State {
+func (r *record) get() serving.Replica {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.seen.State
+	return r.seen
 }

@@ -353,3 +353,16 @@ func (l *Line) probe(now time.Time, to int, bound LineWhy) (int, LineWhy) {
 	}
 	return to, LineProbes
 }
+
+// Carries is the line as the number of replicas is planned with: how many
+// requests at once one replica carries for good when each takes service. It is
+// below [Line.Current] where the line lies beyond the point from which on those
+// inside only share what is done: there each takes longer, and a demand counted
+// in shorter times would seem to fit.
+func (l *Line) Carries(service time.Duration) float64 {
+	line := float64(l.line)
+	if service <= 0 || l.bounds.Fixed || l.gainError() > vague {
+		return line
+	}
+	return max(1, min(line, l.fit.law().Throughput(line)*service.Seconds()))
+}

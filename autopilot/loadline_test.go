@@ -294,3 +294,19 @@ func TestLineStories(t *testing.T) {
 		})
 	})
 }
+
+func TestALineBeyondTheKneeIsPlannedWithAsTheKnee(t *testing.T) {
+	law := func(n float64) time.Duration { return ms(50 * max(1, n/10)) }
+	l, dice := NewLine(Bounds{Prior: 8, Objective: time.Second}, Profile{}), rand.New(rand.NewPCG(1, 1))
+	for s := range 120 { // a load that comes and goes
+		at := morning.Add(time.Duration(s+1) * time.Second)
+		l.Observe(readingOf(l, law, at, 4+float64(s*7%20), dice))
+		l.Decide(at)
+	}
+	if got := l.Carries(ms(50)); got < 8 || got > 12 {
+		t.Errorf("a line of %d is planned with as %.1f, want about 10", l.Current(), got)
+	}
+	if got := NewLine(Bounds{Prior: 8}, Profile{}).Carries(ms(50)); got != 8 {
+		t.Errorf("a line that nothing is known of is planned with as %v", got)
+	}
+}

@@ -107,6 +107,11 @@ type Sizer interface {
 	Size(rev serving.Revision, e serving.Entity, ready int, now time.Time) int
 }
 
+// A Reasoner is a [Sizer] that can say in a clause why it last changed a size.
+type Reasoner interface {
+	Why(rev serving.Revision, entity string) string
+}
+
 // AsWritten sizes an entity as its user wrote: Min, and at least one.
 type AsWritten struct{}
 

@@ -202,12 +202,26 @@ func (k *Keeper) resize(ctx context.Context, e serving.Endpoint, f *file, s plan
 	}
 	if old, ever := f.applied[s.Revision]; !ever || old != s.Size {
 		k.Log.Info("resize", "endpoint", e.Name, "revision", shortDigest(s.Revision.Digest), "size", s.Size)
+		k.tellSize(e, f, s, old)
 	}
 	f.applied[s.Revision] = s.Size
 	if s.Size == 0 {
 		delete(f.applied, s.Revision)
 	}
 	return nil
+}
+
+// tellSize makes an event of a size that the autopilot has changed. The sizes of
+// a rollout have events of their own.
+func (k *Keeper) tellSize(e serving.Endpoint, f *file, s plan.Step, old int) {
+	sizer, can := k.Sizer.(Reasoner)
+	i := slices.IndexFunc(e.Active.Entities, func(x serving.Entity) bool { return x.Revision == s.Revision.Digest })
+	if !can || i < 0 || e.Pending != nil || e.Deleting {
+		return
+	}
+	if why := sizer.Why(s.Revision, e.Active.Entities[i].Name); why != "" {
+		f.add(e, e.Active.Entities[i].Name, "Scaled", fmt.Sprintf("%d → %d replicas: %s", old, s.Size, why))
+	}
 }
 
 // promote makes the pending config the active one. Traffic moves in the next
@@ -341,6 +355,11 @@ func entityOf(e serving.Endpoint, digest string) string {
 		}
 	}
 	return ""
+}
+
+// Recipe returns what is known of a revision; zero when nothing is.
+func (k *Keeper) Recipe(ctx context.Context, digest string) serving.Recipe {
+	return k.recipes.known(ctx, digest)
 }
 
 func shortDigest(d string) string { return d[:min(len(d), 12)] }

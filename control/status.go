@@ -99,6 +99,9 @@ func activeState(s serving.EntityStatus, f *file) (serving.Deployment, string) {
 	if ready := plan.Ready(s.Replicas, s.Revision); ready > 0 {
 		return serving.Deployed, fmt.Sprintf("%d of %d replicas ready", ready, s.Want)
 	}
+	if s.Want == 0 && s.Revision.Digest != "" {
+		return serving.Deployed, "asleep: the next request starts a replica and is answered by it"
+	}
 	if why := hopeless(f.health.sinceWell(s.Replicas), s.Revision); why != "" {
 		return serving.Broken, why
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"loadline.dev/loadline/autopilot"
 	"loadline.dev/loadline/serving"
 )
 
@@ -80,6 +81,9 @@ func readScale(r *reader, s *serving.Scale) {
 		s.Objective = d
 	}
 	if p := r.text("policy"); p != "" {
+		if _, err := autopilot.Parse(p); err != nil {
+			r.fail("policy %.40q is not known; known are autopilot, published:SHARE and static:N, as published:0.70 and static:4", p)
+		}
 		s.Policy = p
 	}
 	if q := r.text("queue"); q == "fifo" || q == "late-last" {

@@ -65,16 +65,16 @@ type RuntimeView struct {
 	MLflow string `json:"mlflow"`
 }
 
-// A ScaleView is how many replicas were wished. Waits lists what is kept but not
-// obeyed until there is an autopilot.
+// A ScaleView is what was wished of the autopilot. Without max, the machine's
+// processors are the most; the other members are absent when the autopilot is to find
+// them by itself.
 type ScaleView struct {
-	Min       int      `json:"min"`
-	Max       int      `json:"max,omitempty"`
-	Idle      string   `json:"idle,omitempty"`
-	Objective string   `json:"objective,omitempty"`
-	Policy    string   `json:"policy,omitempty"`
-	Queue     string   `json:"queue,omitempty"`
-	Waits     []string `json:"waits_for_autopilot,omitempty"`
+	Min       int    `json:"min"`
+	Max       int    `json:"max,omitempty"`
+	Idle      string `json:"idle,omitempty"`
+	Objective string `json:"objective,omitempty"`
+	Policy    string `json:"policy,omitempty"`
+	Queue     string `json:"queue,omitempty"`
 }
 
 // A ReplicaView is one running copy.
@@ -216,22 +216,11 @@ func entityView(s serving.EntityStatus) EntityView {
 
 func scaleView(s serving.Scale) ScaleView {
 	v := ScaleView{Min: s.Min, Max: s.Max, Policy: s.Policy, Queue: s.Queue}
-	if s.Min == 0 {
-		v.Waits = append(v.Waits, "min")
-	}
-	if s.Max > 0 {
-		v.Waits = append(v.Waits, "max")
-	}
 	if s.Idle > 0 {
 		v.Idle = s.Idle.String()
-		v.Waits = append(v.Waits, "idle")
 	}
 	if s.Objective > 0 {
 		v.Objective = s.Objective.String()
-		v.Waits = append(v.Waits, "objective")
-	}
-	if s.Policy != "" {
-		v.Waits = append(v.Waits, "policy")
 	}
 	return v
 }

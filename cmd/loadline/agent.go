@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -20,17 +19,12 @@ func agentCommand(s *shell) *cobra.Command {
 			if !filepath.IsAbs(dir) {
 				return usage("--dir must be absolute")
 			}
-			o := replica.Options{Dir: dir, Log: s.err}
-			o.Owner, _ = cmd.Flags().GetInt("owner")
-			if addr, _ := cmd.Flags().GetString("link-listen"); addr != "" {
-				o.Listen = func() (net.Listener, error) { return listenSecurely(dir, addr) }
-			}
+			owner, _ := cmd.Flags().GetInt("owner")
 			// The shell's own handling of signals would end everything at once.
-			return replica.Run(context.WithoutCancel(cmd.Context()), o)
+			return replica.Run(context.WithoutCancel(cmd.Context()), dir, owner, s.err)
 		},
 	}
 	cmd.Flags().String("dir", "", "the replica's folder")
 	cmd.Flags().Int("owner", 0, "process to end with")
-	cmd.Flags().String("link-listen", "", "HOST:PORT to answer gateways on, over TLS, rather than on a Unix socket")
 	return cmd
 }

@@ -100,8 +100,17 @@ func scaleCommand(s *shell) *cobra.Command {
 					body[name], _ = cmd.Flags().GetInt(name)
 				}
 			}
+			for _, name := range []string{"idle", "objective"} {
+				if cmd.Flags().Changed(name) {
+					d, _ := cmd.Flags().GetDuration(name)
+					body[name] = d.String()
+				}
+			}
+			if cmd.Flags().Changed("policy") {
+				body["policy"], _ = cmd.Flags().GetString("policy")
+			}
 			if len(body) == 0 {
-				return usage("say --min, --max or both")
+				return usage("say what to change: --min, --max, --idle, --objective or --policy")
 			}
 			if entity, _ := cmd.Flags().GetString("served"); entity != "" {
 				body["entity"] = entity
@@ -109,8 +118,11 @@ func scaleCommand(s *shell) *cobra.Command {
 			return s.change(cmd, "PUT", at(args[0], "scale"), body)
 		},
 	}
-	cmd.Flags().Int("min", 1, "replicas that always run (one runs at least, until there is an autopilot)")
-	cmd.Flags().Int("max", 0, "most replicas; 0 is no bound (waits for the autopilot)")
+	cmd.Flags().Int("min", 1, "replicas that always run; 0 lets the endpoint sleep")
+	cmd.Flags().Int("max", 0, "most replicas (default: as many as the machine has processors)")
+	cmd.Flags().Duration("idle", 0, "with --min 0: how long without a request until it sleeps")
+	cmd.Flags().Duration("objective", 0, "how long a request may wait, and take, at the 99th percentile")
+	cmd.Flags().String("policy", "", "how it scales: autopilot, published:0.70, static:4")
 	cmd.Flags().String("served", "", "the served entity, where there are several")
 	return cmd
 }

@@ -27,7 +27,10 @@ moves; until then, and if it fails, what served before goes on serving.
 
 An update keeps the scale and the limits that are not mentioned (--min, --max, --rate-limit, …); all else is as this
 command says.
---max, --idle, --objective and --policy are kept and shown; obeying them waits for the autopilot.
+
+The autopilot decides between --min and --max how many replicas there are, by what is asked for and by how much one
+replica can carry, which it learns. With --min 0 an endpoint that nobody calls sleeps; the next request wakes it and
+is answered. "loadline explain NAME" says what it did and why.
 
 A --command runs in a sandbox, in a folder of its own. It may read MODEL (at $MODEL_DIR) and whatever files and
 folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
@@ -60,11 +63,11 @@ folders it names by absolute paths, and listens on $PORT of 127.0.0.1.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.deploy(cmd, args) },
 	}
 	f := cmd.Flags()
-	f.Int("min", 1, "replicas that always run (one runs at least, until there is an autopilot)")
-	f.Int("max", 0, "most replicas; 0 is no bound (waits for the autopilot)")
-	f.Duration("idle", 0, "how long without a request until it sleeps (waits for the autopilot)")
-	f.Duration("objective", 0, "how long a request may wait (waits for the autopilot)")
-	f.String("policy", "", "how it scales (waits for the autopilot)")
+	f.Int("min", 1, "replicas that always run; 0 lets the endpoint sleep")
+	f.Int("max", 0, "most replicas (default: as many as the machine has processors)")
+	f.Duration("idle", 0, "with --min 0: how long without a request until it sleeps (default: as long as a start takes, at least 5s)")
+	f.Duration("objective", 0, "how long a request may wait, and take, at the 99th percentile (default 200ms of waiting, and found for taking)")
+	f.String("policy", "", "how it scales: autopilot (the default), published:0.70, static:4")
 	f.String("queue", "", "order in which requests wait: late-last (the default: who is late already waits for those on time) or fifo")
 	f.StringArray("rate-limit", nil, "CALLS/PERIOD[:user|:token|:endpoint], such as 100/minute:user; may be repeated; none removes all")
 	f.Int("max-in-flight", 0, "most requests at once, those that wait included; 0 is no bound")
@@ -293,9 +296,6 @@ func (s *shell) summary(c *client, v rest.View) {
 			line += fmt.Sprintf(", python %s, mlflow %s", e.Runtime.Python, e.Runtime.MLflow)
 		}
 		s.say("%s, %d of %d replicas", line, e.Ready, e.Want)
-		if len(e.Scale.Waits) > 0 {
-			s.say("  kept, and waiting for the autopilot: %s", strings.Join(e.Scale.Waits, ", "))
-		}
 	}
 	s.say("try: loadline invoke %s", v.Name)
 }

@@ -209,9 +209,6 @@ func scaleLine(v rest.ScaleView) string {
 			line += fmt.Sprintf(", %s %s", part[0], part[1])
 		}
 	}
-	if len(v.Waits) > 0 {
-		line += " (waits for the autopilot: " + strings.Join(v.Waits, ", ") + ")"
-	}
 	return line
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"loadline.dev/loadline/auth"
 	"loadline.dev/loadline/auth/tokens"
+	"loadline.dev/loadline/autopilot/cockpit"
 	"loadline.dev/loadline/control"
 	"loadline.dev/loadline/gateway"
 	"loadline.dev/loadline/model"
@@ -37,7 +38,6 @@ type plan struct {
 
 	certificate *gateway.Certificate // nil: no TLS
 	clear       bool                 // lets other machines in without it
-	secured     bool                 // new replicas are reached over TLS
 
 	log *slog.Logger
 }
@@ -53,9 +53,9 @@ type server struct {
 	keeper   *control.Keeper
 	desk     *control.Desk
 	gateway  *gateway.Gateway
+	cockpit  *cockpit.Cockpit
 	tokens   *tokens.Book
 	metrics  *prometheus.Registry
-	ring     *ring
 	loopback bool
 }
 
@@ -82,9 +82,6 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	if s.tokens, err = tokens.Open(ctx, s.store.Drawer("tokens"), filepath.Join(p.data, "token"), time.Now); err != nil {
 		return s, err
 	}
-	if s.ring, err = openRing(p.state, "local"); err != nil {
-		return s, err
-	}
 	if s.platform, err = s.newPlatform(); err != nil {
 		return s, err
 	}
@@ -92,14 +89,16 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	if err != nil {
 		return s, err
 	}
+	s.cockpit = s.newCockpit()
 	s.gateway = gateway.New(gateway.Config{
-		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics, Dial: s.ring.dial,
-		TLS: s.encryption(), Clear: p.clear,
+		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics,
+		TLS: s.encryption(), Clear: p.clear, Wake: s.cockpit.Woken,
 	})
 	s.keeper = control.New(control.Parts{
 		Store: s.store, Platform: s.platform, Preparer: preparer, Router: s.gateway,
-		Drawer: s.store.Drawer("control"), Log: p.log, Metrics: control.NewMetrics(s.metrics), Sandbox: p.sandbox,
+		Sizer: s.cockpit, Drawer: s.store.Drawer("control"), Log: p.log, Metrics: control.NewMetrics(s.metrics), Sandbox: p.sandbox,
 	})
+	s.cockpit.Gateway, s.cockpit.Keeper = s.gateway, s.keeper
 	s.desk.Store, s.desk.Keeper = s.store, s.keeper
 	s.desk.Output, s.desk.Builds = s.platform, preparer
 	return s, nil
@@ -184,10 +183,15 @@ func (s *server) run(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("control: %w", err)
 	}
 	var parts sync.WaitGroup
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	parts.Go(func() {
 		if err := s.keeper.Run(life); err != nil && life.Err() == nil {
 			failed <- fmt.Errorf("control: %w", err)
+		}
+	})
+	parts.Go(func() {
+		if err := s.cockpit.Run(life); err != nil && life.Err() == nil {
+			failed <- fmt.Errorf("autopilot: %w", err)
 		}
 	})
 	parts.Go(func() {

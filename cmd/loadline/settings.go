@@ -37,7 +37,7 @@ var keys = []key{
 	{"host", "text"}, {"token", "text"}, {"data", "text"}, {"output", "text"},
 	{"listen", "text"}, {"sandbox", "text"}, {"insecure-http", "bool"}, {"uv", "text"},
 	{"tls-cert", "text"}, {"tls-key", "text"}, {"ca", "text"},
-	{"engine", "text"}, {"port", "port"}, {"link", "text"},
+	{"engine", "text"}, {"port", "port"},
 	{"start-timeout", "duration"}, {"request-timeout", "duration"}, {"memory", "bytes"},
 }
 

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,31 +26,23 @@ import (
 	"loadline.dev/loadline/serving"
 )
 
-// Options say which replica it is.
-type Options struct {
-	Dir   string    // its folder, absolute
-	Owner int       // above zero: it drains once that process is not its parent any more
-	Log   io.Writer // where its log goes
-
-	// Listen opens what gateways connect to; nil is a Unix socket in Dir.
-	Listen func() (net.Listener, error)
-}
-
-// Run is the life of a replica: until ctx ends, or it was asked to drain by a
-// signal (see [agent.Signals]) and has.
-func Run(ctx context.Context, o Options) error {
+// Run is the life of the replica whose folder is dir, an absolute path: until
+// ctx ends, or it was asked to drain by a signal (see [agent.Signals]) and has.
+// With an owner above zero it drains too once that process is not its parent
+// any more. Its log goes to log.
+func Run(ctx context.Context, dir string, owner int, log io.Writer) error {
 	ctx, drain, stop := agent.Signals(ctx)
 	defer stop()
-	if o.Owner > 0 {
-		go leaveWith(ctx, o.Owner)
+	if owner > 0 {
+		go leaveWith(ctx, owner)
 	}
 	return agent.Run(ctx, agent.Options{
-		Dir: o.Dir, Engine: newEngine, Drain: drain, Listen: o.Listen,
+		Dir: dir, Engine: newEngine, Drain: drain,
 		Command: func(a serving.Assignment, argv []string, vars map[string]string, ports []int) (*exec.Cmd, error) {
-			return engineCommand(o.Dir, a, argv, vars, ports)
+			return engineCommand(dir, a, argv, vars, ports)
 		},
 		Ended: clearGroup,
-		Log:   slog.New(slog.NewTextHandler(o.Log, nil)),
+		Log:   slog.New(slog.NewTextHandler(log, nil)),
 	})
 }
 

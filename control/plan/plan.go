@@ -144,6 +144,9 @@ func targets(w Wish) (map[serving.Revision]target, []serving.Revision) {
 // told, or because what runs is not that many.
 func differs(world World, rev serving.Revision, size int) bool {
 	told, ever := world.Applied[rev]
+	if size == 0 { // nothing has to be told that there is nothing to be
+		return told > 0 || alive(world.Seen, rev) > 0
+	}
 	return !ever || told != size || alive(world.Seen, rev) != size
 }
 

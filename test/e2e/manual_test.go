@@ -90,7 +90,7 @@ func TestManualRuns(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, said := range []string{"one /invocations", "two", `"waits_for_autopilot"`, "custom-2"} {
+	for _, said := range []string{"one /invocations", "two", `"max": 4`, "custom-2"} {
 		if !strings.Contains(string(out), said) {
 			t.Errorf("it never says %q:\n%s", said, out)
 		}
