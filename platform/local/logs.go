@@ -120,25 +120,30 @@ type source struct{ id, path string }
 
 // sources lists the logs that a query asks for, oldest replica first.
 func (p *Platform) sources(q control.LogQuery) []source {
+	type life struct {
+		source
+		dir     string
+		started time.Time
+		dead    bool
+	}
 	p.mu.Lock()
-	var live []*replica
+	var lives []life
 	for _, g := range p.groups {
 		for _, r := range g.replicas {
 			if g.rev.Endpoint == q.EndpointID && (q.Entity == "" || q.Entity == r.entity) && (q.Replica == "" || q.Replica == r.id) {
-				live = append(live, r)
+				lives = append(lives, life{source{r.id, filepath.Join(r.dir, engineLog)}, r.dir, r.seen.Started, r.dead})
 			}
 		}
 	}
-	slices.SortFunc(live, func(a, b *replica) int { return a.seen.Started.Compare(b.seen.Started) })
 	p.mu.Unlock()
+	slices.SortFunc(lives, func(a, b life) int { return a.started.Compare(b.started) })
 
 	var list []source
-	for _, r := range live {
-		path := filepath.Join(r.dir, engineLog)
-		if info, err := os.Stat(path); r.dead && (err != nil || info.Size() == 0) {
-			path = filepath.Join(r.dir, agentLog)
+	for _, l := range lives {
+		if info, err := os.Stat(l.path); l.dead && (err != nil || info.Size() == 0) {
+			l.path = filepath.Join(l.dir, agentLog)
 		}
-		list = append(list, source{r.id, path})
+		list = append(list, l.source)
 	}
 	if len(list) > 0 {
 		return list
