@@ -132,7 +132,7 @@ func TestFieldsWithUnderscoresAreDroppedAndCounted(t *testing.T) {
 	g, addr := start(t, gateway.Config{})
 	g.Publish(raw(startAgent(t, "r", 1, echo).replica()))
 	got := talk(t, addr, post(iPath, "{}", last, "X_User: root", "X-Ok: 1"))
-	if !strings.Contains(got, "Seen-Fields: content-type x-ok x-request-id x-forwarded-host\r\n") {
+	if !strings.Contains(got, "Seen-Fields: content-type x-ok traceparent x-request-id x-forwarded-host\r\n") {
 		t.Errorf("got %q", got)
 	}
 	if n := metric(t, g, "loadline_gateway_dropped_fields_total"); n != 1 {

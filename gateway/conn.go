@@ -51,6 +51,8 @@ type conn struct {
 	guard   *guard    // of the endpoint that the request is for
 	id      [128]byte // of the request
 	idLen   int
+	idOurs  bool // made here
+	traced  trace
 	fields  []link.Field // scratch for a request's head
 	request link.Request // scratch
 
@@ -268,6 +270,7 @@ func (c *conn) begin(started time.Time) {
 	c.body.begin(&c.head)
 	c.answer.begin()
 	c.chooseID()
+	c.traced.sampled = false // until the trace is known
 	if c.head.Dropped > 0 {
 		c.g.metrics.dropped.Add(float64(c.head.Dropped))
 	}

@@ -62,7 +62,7 @@ func TestUpgradeIsStripped(t *testing.T) {
 	g, addr := start(t, gateway.Config{})
 	g.Publish(raw(startAgent(t, "r", 1, echo).replica()))
 	got := talk(t, addr, "GET /serving-endpoints/iris/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
-	if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.Contains(got, "Seen-Fields: sec-websocket-version x-request-id x-forwarded-host\r\n") {
+	if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.Contains(got, "Seen-Fields: sec-websocket-version traceparent x-request-id x-forwarded-host\r\n") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"encoding/hex"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -15,17 +13,11 @@ import (
 // chooseID takes the caller's request ID, if it is one, or makes one.
 func (c *conn) chooseID() {
 	if id, n := c.head.Field("x-request-id"); n == 1 && len(id) > 0 && len(id) <= len(c.id) && safe(id) {
-		c.idLen = copy(c.id[:], id)
+		c.idLen, c.idOurs = copy(c.id[:], id), false
 		return
 	}
-	var b [16]byte
-	for i := 0; i < len(b); i += 8 {
-		r := rand.Uint64()
-		for j := range 8 {
-			b[i+j] = byte(r >> (8 * j))
-		}
-	}
-	c.idLen = hex.Encode(c.id[:], b[:])
+	c.idLen, c.idOurs = traceEnd-traceAt, true
+	random(c.id[:c.idLen])
 }
 
 // safe reports whether id may be repeated in answers and logs.
@@ -36,20 +28,6 @@ func safe(id []byte) bool {
 		}
 	}
 	return true
-}
-
-// traced reports whether v is a W3C traceparent.
-func traced(v []byte) bool {
-	if len(v) != 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' {
-		return false
-	}
-	for i, b := range v {
-		if i != 2 && i != 35 && i != 52 && (b < '0' || b > '9') && (b < 'a' || b > 'f') {
-			return false
-		}
-	}
-	zero := func(s []byte) bool { return len(bytes.Trim(s, "0")) == 0 }
-	return string(v[:2]) != "ff" && !zero(v[3:35]) && !zero(v[36:52])
 }
 
 // Identity belongs to the edge: what a client says of these reaches no engine.
@@ -67,26 +45,20 @@ func (c *conn) forEngine(p route.Place, raw bool, size int64) *link.Request {
 	h := &c.head
 	c.fields = c.fields[:0]
 	add := func(name, value string) { c.fields = append(c.fields, link.Field{Name: name, Value: value}) }
-	var parent, state []byte
 	for _, f := range h.Fields {
 		switch string(f.Name) {
 		case "content-type", "content-encoding", "accept":
 			add(text(f.Name), text(f.Value))
-		case "traceparent":
-			parent = f.Value
-		case "tracestate":
-			state = f.Value
 		default:
 			if raw && !ofTheEdge(f.Name) {
 				add(text(f.Name), text(f.Value))
 			}
 		}
 	}
-	if traced(parent) { // another one's state means nothing without it
-		add("traceparent", text(parent))
-		if len(state) > 0 && len(state) <= 512 {
-			add("tracestate", text(state))
-		}
+	c.trace()
+	add("traceparent", text(c.traced.text[:]))
+	if len(c.traced.state) > 0 {
+		add("tracestate", text(c.traced.state))
 	}
 	add("x-request-id", text(c.id[:c.idLen]))
 	path := text(p.Path)

@@ -148,7 +148,7 @@ func TestInvocationIsAnswered(t *testing.T) {
 	g.Publish(iris(startAgent(t, "r", 1, echo).replica()))
 	got := talk(t, addr, post(iPath, `{"inputs":[1]}`, last, "X-Request-Id: my-id", "Authorization: Bearer secret", "Cookie: a=b", "User-Agent: x", "Accept: */*"))
 	for _, want := range []string{"HTTP/1.1 200 OK\r\n", "\r\nX-Request-Id: my-id\r\n", "\r\nserved-model-name: iris-1\r\n", "\r\nContent-Length: 14\r\n",
-		"\r\nSeen: POST /invocations\r\n", "\r\nSeen-Fields: content-type accept x-request-id\r\n", "\r\n\r\n{\"inputs\":[1]}"} {
+		"\r\nSeen: POST /invocations\r\n", "\r\nSeen-Fields: content-type accept traceparent x-request-id\r\n", "\r\n\r\n{\"inputs\":[1]}"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)
 		}

@@ -74,7 +74,7 @@ func TestHTTP2IsAnsweredAsHTTP1Is(t *testing.T) {
 	a, body := send(t, client, ask("POST", host+iPath, "hello", "Content-Type: application/json", "X-Request-Id: mine", "X-Other: no"))
 	if a.StatusCode != 200 || body != "hello" || a.Header.Get("X-Request-Id") != "mine" || a.Header.Get("served-model-name") != "iris-1" ||
 		a.Header.Get("Content-Type") != "application/json" || a.ContentLength != 5 || a.Header.Get("Date") == "" ||
-		a.Header.Get("Seen") != "POST /invocations" || a.Header.Get("Seen-Fields") != "content-type x-request-id" {
+		a.Header.Get("Seen") != "POST /invocations" || a.Header.Get("Seen-Fields") != "content-type traceparent x-request-id" {
 		t.Errorf("%v %q", a, body)
 	}
 	large := strings.Repeat("0123456789abcdef", 1<<20)

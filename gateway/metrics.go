@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,6 +115,7 @@ type meters struct {
 	edge, wait, engine, whole prometheus.Observer
 	retries, cold             prometheus.Counter
 	columns, raw              prometheus.Counter
+	shown                     atomic.Int64 // the second of the last exemplar
 }
 
 func (m *metrics) entity(e *entity) *meters {
@@ -161,7 +163,7 @@ func (t *meters) observe(r *request) {
 	if status < 600 {
 		t.codes[status/100].Inc()
 	}
-	since := r.started
+	example, since := t.example(r.c), r.started
 	for _, p := range []struct {
 		at time.Time
 		of prometheus.Observer
@@ -169,15 +171,39 @@ func (t *meters) observe(r *request) {
 		if p.at.IsZero() {
 			break
 		}
-		p.of.Observe(p.at.Sub(since).Seconds())
+		see(p.of, p.at.Sub(since), example)
 		since = p.at
 	}
 	now := time.Now()
-	t.whole.Observe(now.Sub(r.started).Seconds())
+	see(t.whole, now.Sub(r.started), example)
 	if !r.times.answered.IsZero() {
 		r.e.took.add(now.Sub(r.times.placed))
 	}
 	if !r.times.ready.IsZero() {
 		r.e.tally.observe(!r.times.placed.IsZero(), r.times.placed.Sub(r.times.ready), now.Sub(r.times.placed), r.e.patience.Load(), status >= 500)
 	}
+}
+
+// example names the trace of the request, for a histogram to point at, if
+// somebody records that trace. One a second is enough, and costs what a request
+// must not.
+func (t *meters) example(c *conn) prometheus.Labels {
+	if !c.traced.sampled {
+		return nil
+	}
+	last, second := t.shown.Load(), c.g.now()/1e9+1
+	if last == second || !t.shown.CompareAndSwap(last, second) {
+		return nil
+	}
+	return prometheus.Labels{"trace_id": c.traced.id()}
+}
+
+func see(o prometheus.Observer, took time.Duration, example prometheus.Labels) {
+	if example != nil {
+		if with, ok := o.(prometheus.ExemplarObserver); ok {
+			with.ObserveWithExemplar(took.Seconds(), example)
+			return
+		}
+	}
+	o.Observe(took.Seconds())
 }

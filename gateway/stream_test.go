@@ -193,7 +193,7 @@ func TestRawEngineSeesThePath(t *testing.T) {
 		}
 	}
 	got = talk(t, addr, post("/serving-endpoints/iris/served-models/iris-1/v1/x", "{}", last, "Traceparent: 00-short-01"))
-	if !strings.Contains(got, "\r\nSeen: POST /v1/x\r\n") || strings.Contains(got, "traceparent") {
+	if !strings.Contains(got, "\r\nSeen: POST /v1/x\r\n") || !strings.Contains(got, "Seen-Fields: content-type traceparent x-request-id") {
 		t.Errorf("got %q", got)
 	}
 	if got = talk(t, addr, "HEAD /serving-endpoints/iris/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasSuffix(got, "\r\n\r\n") || !strings.Contains(got, "Content-Length: 0") {

@@ -10,7 +10,7 @@ import (
 
 // probes answers whether the process is well, and its metrics; the rest is the API's.
 func (s *server) probes(api http.Handler) http.Handler {
-	metrics := promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/livez":
