@@ -48,6 +48,8 @@ type comparing struct {
 	out    *Comparison
 	rows   *drawing
 	engine Candidate
+
+	differed row // the row that showed another answer
 }
 
 type reply struct {
@@ -85,17 +87,41 @@ func (c *comparing) run(ctx context.Context) error {
 	}
 	guards, err := c.probe(ctx)
 	c.engine.Stop(0)
-	if err != nil {
-		return err
+	for err == nil {
+		if err = c.start(ctx, guards); err != nil {
+			return err
+		}
+		if err = c.askAll(ctx); err == nil {
+			err = c.time(ctx)
+			c.engine.Stop(0)
+			return err
+		}
+		c.engine.Stop(0)
+		// Perhaps it was no matter of the model, but of what is missing or unseen.
+		if c.differed == nil || !c.tighten(guards) {
+			break
+		}
+		err = nil
+		*c.out = Comparison{Native: c.out.Native}
 	}
-	if err := c.start(ctx, guards); err != nil {
-		return err
+	return err
+}
+
+// tighten keeps out of the columns what was missing or unseen in the row that
+// differed. It reports whether there was anything.
+func (c *comparing) tighten(guards []serving.NativeGuard) (changed bool) {
+	for k, column := range c.Columns {
+		at := slices.IndexFunc(guards, func(g serving.NativeGuard) bool { return g.Column == column.Name })
+		g, value := &guards[at], c.differed[k]
+		switch {
+		case value == "null" && g.Nulls:
+			g.Nulls, changed = false, true
+		case column.Type == "string" && g.AnyText && !slices.ContainsFunc(column.Texts, func(s string) bool { return quoted(s) == value }):
+			g.AnyText, g.Known, changed = false, column.Texts, true
+		}
 	}
-	defer c.engine.Stop(0)
-	if err := c.askAll(ctx); err != nil {
-		return err
-	}
-	return c.time(ctx)
+	c.differed = nil
+	return changed
 }
 
 // names are those of the columns; a tensor has one.
@@ -160,31 +186,73 @@ func (c *comparing) probe(ctx context.Context) ([]serving.NativeGuard, error) {
 		g := serving.NativeGuard{Column: column.Name, AnyText: true}
 		var err error
 		switch column.Type {
-		case "double", "float":
-			for _, base := range c.rows.base[:min(3, len(c.rows.base))] {
-				if g.Nulls, err = c.agree(ctx, base.with(k, "null")); err != nil || !g.Nulls {
-					break
-				}
-			}
 		case "string":
-			for _, base := range c.rows.base[:min(3, len(c.rows.base))] {
-				for _, text := range unseen {
-					equal, failed := c.agree(ctx, base.with(k, quoted(text)))
-					if err = errors.Join(err, failed); !equal {
-						g.AnyText = false
-					}
-				}
-			}
+			g.AnyText, err = c.each(ctx, k, quotedAll(unseen))
 			if !g.AnyText {
 				g.Known = column.Texts
 			}
+		case "double", "float":
+			if g.Nulls, err = c.each(ctx, k, []string{"null"}); err == nil {
+				g.Within, err = c.within(ctx, column.Name)
+			}
+		case "long", "integer", "tensor":
+			g.Within, err = c.within(ctx, column.Name)
 		}
 		if err != nil {
 			return nil, err
 		}
+		if g.Within > 0 {
+			c.rows.within[column.Name] = g.Within
+		}
 		guards = append(guards, g)
 	}
 	return guards, nil
+}
+
+// each says whether both agree on known rows in which the k-th value is
+// replaced, by each of these.
+func (c *comparing) each(ctx context.Context, k int, values []string) (bool, error) {
+	for _, base := range c.rows.base[:min(3, len(c.rows.base))] {
+		for _, value := range values {
+			if equal, err := c.agree(ctx, base.with(k, value)); err != nil || !equal {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
+// within finds how large the numbers of a column may be: far from what a model
+// was trained on its answer may be a matter of rounding. Zero is no bound.
+func (c *comparing) within(ctx context.Context, name string) (float64, error) {
+	most := 0.0
+	for k, column := range c.Columns {
+		if column.Name != name {
+			continue
+		}
+		good := 2 * c.rows.largest(k)
+		for v := 10 * good; v < 1e38; v *= 100 {
+			equal, err := c.each(ctx, k, []string{number(column.Type, v), number(column.Type, -v)})
+			if err != nil {
+				return 0, err
+			}
+			if !equal {
+				if most == 0 || good < most {
+					most = good
+				}
+				break
+			}
+			good = v
+		}
+	}
+	return most, nil
+}
+
+func quotedAll(texts []string) (quotes []string) {
+	for _, text := range texts {
+		quotes = append(quotes, quoted(text))
+	}
+	return quotes
 }
 
 // draw makes all rows that are asked.
@@ -266,7 +334,7 @@ func (c *comparing) askSome(ctx context.Context, rows []row) error {
 
 // differ is the error that a row shows.
 func (c *comparing) differ(r row, what string) error {
-	c.out.Row = string(c.rows.body([]row{r}))
+	c.differed, c.out.Row = r, string(c.rows.body([]row{r}))
 	return fmt.Errorf("another answer than MLflow's: %s", what)
 }
 

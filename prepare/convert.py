@@ -183,10 +183,10 @@ def sklearn(model, function, columns, precision, answer):
     register()
     model = simplified(model)
     by_column = has_column_transformer(model) or any(c[1] == "string" for c in columns)
-    options = None
+    options = dict(lower_case())
     classifier = hasattr(model, "predict_proba") or hasattr(model, "classes_") or hasattr(last(model), "classes_")
     if classifier:
-        options = {id(model): {"zipmap": False}}
+        options[id(model)] = {"zipmap": False}
     failed = None
     for whole_ints in (True, False) if by_column else (False,):
         types = input_types(columns, precision, by_column, whole_ints)
@@ -198,6 +198,13 @@ def sklearn(model, function, columns, precision, answer):
             continue
         return result(made, types, pick(made, function, classifier), answer)
     raise failed
+
+
+def lower_case():
+    """Lower case by a locale that every system has."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+    return {CountVectorizer: {"locale": "C.UTF-8"}, TfidfVectorizer: {"locale": "C.UTF-8"}}
 
 
 def simplified(model):
@@ -236,8 +243,11 @@ def nameless(model):
 def register():
     """Teaches skl2onnx the estimators of boosting libraries within pipelines."""
     from skl2onnx import update_registered_converter
+    from skl2onnx.common._registration import get_converter, register_converter
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
 
+    plain_attributes()
+    register_converter("SklearnSimpleImputer", filler(get_converter("SklearnSimpleImputer")), overwrite=True)
     try:
         from lightgbm import LGBMClassifier, LGBMRegressor
         from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
@@ -256,6 +266,50 @@ def register():
         update_registered_converter(XGBRegressor, "XgbRegressor", calculate_linear_regressor_output_shapes, convert_xgboost)
     except ImportError:
         pass
+
+
+def plain_attributes():
+    """Some converters give nodes numpy's scalars, which newer versions of onnx refuse."""
+    import numpy as np
+    from skl2onnx.common import _container
+
+    make = _container.make_node
+
+    def plain(value):
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, bool):
+            return int(value)
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            return value.tolist()
+        if isinstance(value, list):
+            return [plain(v) for v in value]
+        return value
+
+    _container.make_node = lambda *args, **kw: make(*args, **{k: plain(v) for k, v in kw.items()})
+
+
+def filler(usual):
+    """Fills in missing numbers in float64 too, for which ONNX Runtime has no Imputer."""
+    import numpy as np
+    from onnx import TensorProto
+    from skl2onnx.common.data_types import DoubleTensorType
+    from skl2onnx.operator_converters.common import concatenate_variables
+
+    def convert(scope, operator, container):
+        step = operator.raw_operator
+        values = np.asarray(step.statistics_)
+        nan = isinstance(step.missing_values, float) and step.missing_values != step.missing_values
+        if not nan or step.add_indicator or values.dtype.kind != "f" or np.isnan(values).any() \
+                or not all(isinstance(i.type, DoubleTensorType) for i in operator.inputs):
+            return usual(scope, operator, container)
+        x = concatenate_variables(scope, operator.inputs, container)
+        missing, fill = scope.get_unique_variable_name("missing"), scope.get_unique_variable_name("fill")
+        container.add_initializer(fill, TensorProto.DOUBLE, [1, len(values)], values.tolist())
+        container.add_node("IsNaN", [x], [missing], name=scope.get_unique_operator_name("IsNaN"))
+        container.add_node("Where", [missing, fill, x], [operator.outputs[0].full_name], name=scope.get_unique_operator_name("Where"))
+
+    return convert
 
 
 def last(model):
@@ -280,12 +334,132 @@ def pick(made, function, classifier):
     raise Unsuited("its function %s has no output in ONNX" % function)
 
 
+def mend(made):
+    """Trees sum up to float32 whatever goes in; some converters declare float64."""
+    from onnx import TensorProto, helper
+
+    doubles = {o.name for o in made.graph.output if o.type.tensor_type.elem_type == TensorProto.DOUBLE}
+    casts = []
+    for node in made.graph.node:
+        if node.op_type == "TreeEnsembleRegressor" and node.output[0] in doubles:
+            name, node.output[0] = node.output[0], node.output[0] + "_single"
+            casts.append(helper.make_node("Cast", [node.output[0]], [name], to=TensorProto.DOUBLE))
+    made.graph.node.extend(casts)
+
+
 def result(made, types, output, answer):
+    mend(made)
     return {
         "bytes": made.SerializeToString(),
         "inputs": [{"name": t[0], "kind": t[2], "columns": t[3]} for t in types],
         "answer": dict(answer, output=output),
     }
+
+
+def lightgbm(model, function, columns, precision, answer):
+    """Written out here: LightGBM compares float64, which its own converter rounds."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    if precision != "float64":
+        return None
+    if any(c[1] == "string" for c in columns):
+        raise Unsuited("it has columns of text")
+    booster = model.booster_ if hasattr(model, "booster_") else model
+    dump = booster.dump_model()
+    objective = dump.get("objective", "").split(" ")
+    per_row = dump["num_tree_per_iteration"]
+    if dump.get("average_output"):
+        raise Unsuited("its trees are averaged")
+    nodes, leaves = Nodes(), Nodes()
+    for number, tree in enumerate(dump["tree_info"]):
+        grow(tree["tree_structure"], number, number % per_row, nodes, leaves)
+    width = sum(c[2] for c in columns)
+    types = input_types(columns, precision, False, False)
+    tensor = lambda values, name: numpy_helper.from_array(np.array(values, "f8"), name)
+    graph = [helper.make_node("TreeEnsembleRegressor", ["X"], ["sums"], domain="ai.onnx.ml", n_targets=per_row, aggregate_function="SUM",
+        post_transform="NONE", nodes_values_as_tensor=tensor(nodes.pop("values"), "v"), target_weights_as_tensor=tensor(leaves.pop("weights"), "w"),
+        **{"nodes_" + k: v for k, v in nodes.items()}, **{"target_" + k: v for k, v in leaves.items()})]
+    graph.append(helper.make_node("Cast", ["sums"], ["raw"], to=TensorProto.DOUBLE))
+    output, constants = link(model, objective, per_row, graph)
+    kind = {"q": TensorProto.INT64, "s": TensorProto.STRING}.get(answer["kind"], TensorProto.DOUBLE)
+    made = helper.make_graph(graph, "lightgbm", [helper.make_tensor_value_info("X", TensorProto.DOUBLE, [None, width])],
+        [helper.make_tensor_value_info(output, kind, None)], constants)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return result(helper.make_model(made, opset_imports=opsets, ir_version=8), types, output, answer)
+
+
+class Nodes(dict):
+    """The columns of a tree ensemble's tables."""
+
+    def add(self, **row):
+        for name, value in row.items():
+            self.setdefault(name, []).append(value)
+
+
+def grow(node, tree, target, nodes, leaves):
+    """Adds a tree, each node before its branches."""
+    todo, count = [(node, None, None)], 0
+    while todo:
+        node, parent, branch = todo.pop()
+        if parent is not None:
+            nodes[branch][parent] = count
+        leaf = "split_feature" not in node
+        if not leaf and node["decision_type"] != "<=":
+            raise Unsuited("it splits by categories")
+        nodes.add(treeids=tree, nodeids=count, modes="LEAF" if leaf else "BRANCH_LEQ", featureids=0 if leaf else node["split_feature"],
+            values=0.0 if leaf else node["threshold"], truenodeids=0, falsenodeids=0,
+            missing_value_tracks_true=int(not leaf and tracks_true(node)))
+        if leaf:
+            leaves.add(treeids=tree, nodeids=count, ids=target, weights=node["leaf_value"])
+        else:
+            here = len(nodes["values"]) - 1
+            todo.append((node["right_child"], here, "falsenodeids"))
+            todo.append((node["left_child"], here, "truenodeids"))
+        count += 1
+
+
+def tracks_true(node):
+    """Whether a missing value goes left. Where none was seen in training it is taken for zero."""
+    if node["missing_type"] == "Zero":
+        raise Unsuited("it takes zeros for missing values")
+    if node["missing_type"] == "NaN":
+        return node["default_left"]
+    return 0.0 <= node["threshold"]
+
+
+def link(model, objective, per_row, graph):
+    """From the trees' sums to what predict answers: (output, constants)."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    labels = hasattr(model, "classes_")
+    kind, constants = objective[0], []
+    if labels:
+        classes = np.asarray(model.classes_)
+        constants.append(numpy_helper.from_array(classes.astype(object if classes.dtype.kind in "OU" else "i8"), "classes"))
+    if kind == "binary":
+        sigma = dict(p.split(":") for p in objective[1:] if ":" in p).get("sigmoid", "1")
+        if labels:
+            constants += [numpy_helper.from_array(np.zeros(1), "zero"), numpy_helper.from_array(np.array([-1]), "flat")]
+            graph += [helper.make_node("Greater", ["raw", "zero"], ["over"]), helper.make_node("Cast", ["over"], ["at"], to=7),
+                helper.make_node("Gather", ["classes", "at"], ["picked"]), helper.make_node("Reshape", ["picked", "flat"], ["label"])]
+            return "label", constants
+        constants.append(numpy_helper.from_array(np.array([float(sigma)]), "sigma"))
+        graph += [helper.make_node("Mul", ["raw", "sigma"], ["scaled"]), helper.make_node("Sigmoid", ["scaled"], ["probability"])]
+        return "probability", constants
+    if kind == "multiclass":
+        if labels:
+            graph += [helper.make_node("ArgMax", ["raw"], ["at"], axis=1, keepdims=0), helper.make_node("Gather", ["classes", "at"], ["label"])]
+            return "label", constants
+        graph.append(helper.make_node("Softmax", ["raw"], ["probabilities"], axis=1))
+        return "probabilities", constants
+    if kind in ("poisson", "gamma", "tweedie"):
+        graph.append(helper.make_node("Exp", ["raw"], ["variable"]))
+        return "variable", constants
+    if kind in ("regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank") and "sqrt" not in objective and not labels:
+        return "raw", constants
+    raise Unsuited("its objective is %s" % " ".join(objective))
 
 
 def boosted(convert):
@@ -313,14 +487,6 @@ def xgboost(model, types):
     return made, probability_or_label(model, names)
 
 
-def lightgbm(model, types):
-    from onnxmltools import convert_lightgbm
-
-    made = convert_lightgbm(model, initial_types=types, zipmap=False)
-    names = [o.name for o in made.graph.output]
-    return made, probability_or_label(model, names)
-
-
 def probability_or_label(model, names):
     # A bare Booster predicts probabilities, the scikit-learn API's classes labels.
     if len(names) > 1 and type(model).__name__ == "Booster":
@@ -338,7 +504,7 @@ def catboost(model, types):
     return made, made.graph.output[0].name
 
 
-CONVERTERS = {"sklearn": sklearn, "xgboost": boosted(xgboost), "lightgbm": boosted(lightgbm), "catboost": boosted(catboost)}
+CONVERTERS = {"sklearn": sklearn, "xgboost": boosted(xgboost), "lightgbm": lightgbm, "catboost": boosted(catboost)}
 
 
 # What is worth asking

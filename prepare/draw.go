@@ -21,15 +21,16 @@ type row []string
 type drawing struct {
 	columns []column
 	tensor  bool
-	name    string // of the tensor; may be empty
-	base    []row  // the model's own example, as far as it could be read
+	name    string             // of the tensor; may be empty
+	base    []row              // the model's own example, as far as it could be read
+	within  map[string]float64 // of a column's numbers; absent is no bound
 	rand    *rand.Rand
 }
 
 // newDrawing reads the model's example, if it has one. The same seed draws the
 // same rows.
 func newDrawing(columns []column, r serving.Recipe, schema, params string) *drawing {
-	d := &drawing{columns: columns, tensor: len(columns) > 0 && columns[0].Type == "tensor",
+	d := &drawing{columns: columns, within: map[string]float64{}, tensor: len(columns) > 0 && columns[0].Type == "tensor",
 		rand: rand.New(rand.NewPCG(1, uint64(len(r.Model.Digest))))}
 	if d.tensor {
 		d.name = columns[0].Name
@@ -138,7 +139,30 @@ func (d *drawing) any(c *column, near string) string {
 	if c.Type == "long" || c.Type == "integer" {
 		v = math.Round(v)
 	}
-	return number(c.Type, min(max(v, -1e30), 1e30))
+	most := d.bound(c)
+	return number(c.Type, min(max(v, -most), most))
+}
+
+// bound is the largest number of a column that may be asked.
+func (d *drawing) bound(c *column) float64 {
+	if most, bounded := d.within[c.Name]; bounded {
+		return most
+	}
+	return 1e37
+}
+
+// largest is the largest number among a column's points and the known rows.
+func (d *drawing) largest(k int) float64 {
+	most := 1.0
+	for _, p := range d.columns[k].Points {
+		most = max(most, math.Abs(p))
+	}
+	for _, r := range d.base {
+		if v, err := strconv.ParseFloat(r[k], 64); err == nil {
+			most = max(most, math.Abs(v))
+		}
+	}
+	return most
 }
 
 // text draws one that the model knows, or of the words that it knows.
@@ -197,7 +221,7 @@ func (d *drawing) edges(most int) (rows []row) {
 			single := float32(p)
 			for _, v := range []float64{p, math.Nextafter(p, math.Inf(1)), math.Nextafter(p, math.Inf(-1)), float64(single),
 				float64(math.Nextafter32(single, float32(math.Inf(1)))), float64(math.Nextafter32(single, float32(math.Inf(-1))))} {
-				if math.Abs(v) < 1e37 {
+				if math.Abs(v) <= d.bound(c) {
 					rows = append(rows, d.near().with(k, number(c.Type, v)))
 				}
 			}
@@ -207,7 +231,7 @@ func (d *drawing) edges(most int) (rows []row) {
 	rows = rows[:min(len(rows), most)]
 	for k := range d.columns {
 		for _, v := range []float64{0, 1, -1, 1e-30, 1e6, -1e6, 1e15, -1e15, 3e37, -3e37, math.MaxInt32, math.MinInt32, 1 << 53} {
-			if c := &d.columns[k]; c.Type != "string" {
+			if c := &d.columns[k]; c.Type != "string" && math.Abs(v) <= d.bound(c) {
 				rows = append(rows, d.base[0].with(k, number(c.Type, v)))
 			}
 		}

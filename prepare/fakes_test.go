@@ -133,3 +133,11 @@ func (p *prover) Prove(_ context.Context, _ serving.Recipe, log io.Writer, loade
 	loaded("/envs/e1/lib/x.py")
 	return Proof{Loaded: time.Second, Answered: time.Millisecond}, p.proof
 }
+
+// writeModel gives the world's model another MLmodel file.
+func writeModel(t *testing.T, w *world, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, "MLmodel"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -17,7 +17,24 @@ import (
 // Compare implements [Converter].
 func (w *Workshop) Compare(ctx context.Context, r serving.Recipe, c Conversion, log io.Writer, loaded func(string)) ([]Comparison, error) {
 	v, err := w.Trial.run(ctx, Job{Recipe: r, Candidates: c.Candidates, Columns: c.columns}, log, loaded)
+	if err != nil && serving.KindOf(err) == serving.Internal && ctx.Err() == nil {
+		return nil, fmt.Errorf("the process that compared its answers ended: %s", lastCause(err))
+	}
 	return v.Comparisons, err
+}
+
+// lastCause is the first of the reasons that an error was made of.
+func lastCause(err error) string {
+	for {
+		switch wrapped := err.(type) { //nolint:errorlint // it walks down itself
+		case interface{ Unwrap() error }:
+			err = wrapped.Unwrap()
+		case interface{ Unwrap() []error }:
+			err = wrapped.Unwrap()[0]
+		default:
+			return err.Error()
+		}
+	}
 }
 
 // native finds what of the model runs without Python and answers the same, or
@@ -127,28 +144,35 @@ func (r *run) compare(ctx context.Context, ask serving.Recipe, c Conversion) (fo
 		return nil, fmt.Errorf("its answers could not be compared: %w", err)
 	}
 	var against []string
-	var best *Comparison
-	for i, one := range all {
+	for _, one := range all {
 		fmt.Fprintln(r.log, one)
 		if one.Row != "" {
 			fmt.Fprintf(r.log, "asked: %s\n", one.Row)
 		}
-		switch {
-		case one.Why != "":
-			against = append(against, one.String())
-		case one.Took >= one.Against:
-			against = append(against, fmt.Sprintf("%s; that is no faster", one))
-		case best == nil || better(one, *best):
-			best = &all[i]
+		text := one.String()
+		if one.Why == "" {
+			text += "; that is no faster"
 		}
+		against = append(against, text)
 	}
-	if best != nil {
+	if best, ok := Best(all); ok {
 		return &best.Native, errors.New(best.String())
 	}
 	if len(against) == 0 {
 		return nil, errors.New("no candidate was compared")
 	}
 	return nil, errors.New(strings.Join(slices.Compact(against), "; "))
+}
+
+// Best is the candidate to use: of those whose answers are equal and faster
+// than the Python engine's, the fastest. There may be none.
+func Best(all []Comparison) (best Comparison, ok bool) {
+	for _, one := range all {
+		if one.Why == "" && one.Took < one.Against && (!ok || better(one, best)) {
+			best, ok = one, true
+		}
+	}
+	return best, ok
 }
 
 // better prefers the one that is clearly faster, then the one with more answers

@@ -43,6 +43,9 @@ type NativeGuard struct {
 	Column string
 	Nulls  bool // null, in a column of numbers
 
+	// Within bounds the absolute value of numbers. Zero is what float32 holds.
+	Within float64
+
 	// AnyText says that every text may be asked; else only those in Known.
 	AnyText bool
 	Known   []string

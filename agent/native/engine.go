@@ -159,22 +159,25 @@ func (e *Engine) Crossed() (columns, raw uint64) { return e.columns.Load(), e.ra
 // from this process; it is asked to end, and its memory is kept until it does.
 func (e *Engine) Stop(grace time.Duration) {
 	e.stop.Do(func() {
-		over := make(chan struct{})
+		alone := make(chan struct{})
 		go func() {
 			e.life.Lock() // for good
-			if e.loaded.Load() {
-				e.model.session.Close()
-			}
-			close(over)
+			close(alone)
 		}()
 		e.reserve.stop(grace)
 		select {
-		case <-over:
+		case <-alone:
 		case <-time.After(grace):
 			if e.loaded.Load() {
 				e.model.session.Terminate()
 			}
 		}
+		go func() {
+			<-alone
+			if e.loaded.Load() {
+				e.model.session.Close()
+			}
+		}()
 		close(e.ended)
 	})
 	<-e.ended

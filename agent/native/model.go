@@ -31,6 +31,7 @@ type input struct {
 type guard struct {
 	name  string
 	nulls bool
+	most  float64 // of the absolute value of numbers
 	any   bool
 	known map[string]bool
 }
@@ -67,12 +68,15 @@ func newModel(s *onnx.Session, n serving.Native) (*model, error) {
 }
 
 func guardOf(column string, guards []serving.NativeGuard) guard {
-	g := guard{name: column}
+	g := guard{name: column, most: math.MaxFloat32}
 	for _, from := range guards {
 		if from.Column != column {
 			continue
 		}
 		g.nulls, g.any = from.Nulls, from.AnyText
+		if from.Within > 0 {
+			g.most = from.Within
+		}
 		g.known = make(map[string]bool, len(from.Known))
 		for _, text := range from.Known {
 			g.known[text] = true
@@ -194,8 +198,8 @@ func (g *guard) texts(dst []string, c *scoring.Column, at, stride int) error {
 }
 
 // numbers copies a column of numbers to every stride-th place from at on, as
-// kind. What would not fit is not asked here: beyond float32, scikit-learn's
-// trees refuse a number that float64 still holds.
+// kind. What was not compared is not asked here. (Beyond float32, scikit-learn's
+// trees refuse a number that float64 still holds.)
 func (g *guard) numbers(dst []byte, kind onnx.Kind, c *scoring.Column, at, stride int) error {
 	le := binary.LittleEndian
 	from := onnx.Kind(c.Kind)
@@ -220,7 +224,8 @@ func (g *guard) numbers(dst []byte, kind onnx.Kind, c *scoring.Column, at, strid
 		whole := from != 'd' && from != 'f'
 		if whole {
 			f = float64(q)
-		} else if f != f && !g.nulls || math.Abs(f) > math.MaxFloat32 {
+		}
+		if f != f && !g.nulls || math.Abs(f) > g.most {
 			return errNotHere
 		}
 		switch kind {

@@ -116,11 +116,7 @@ func TestAnswersAreMLflows(t *testing.T) {
 		turn.Go(func() {
 			places <- struct{}{}
 			defer func() { <-places }()
-			e := pyworker.New(pyworker.Config{Command: func() (*exec.Cmd, error) {
-				cmd := exec.Command(interp, app, "--model", filepath.Join(dir, "models", model))
-				cmd.Env = vars()
-				return cmd, nil
-			}})
+			e := worked(interp, app, filepath.Join(dir, "models", model))
 			if err := e.Start(context.Background()); err != nil {
 				t.Errorf("%s: %v", model, err)
 				return
@@ -135,6 +131,18 @@ func TestAnswersAreMLflows(t *testing.T) {
 	}
 	turn.Wait()
 	tally.report(t, len(asks), time.Since(start))
+	for _, model := range convertible {
+		t.Run("native/"+model, func(t *testing.T) { natively(t, base, filepath.Join(dir, "models", model), app, asks[model]) })
+	}
+}
+
+// worked is the Python engine of a model, not started.
+func worked(interp, app, model string) *pyworker.Engine {
+	return pyworker.New(pyworker.Config{Command: func() (*exec.Cmd, error) {
+		cmd := exec.Command(interp, app, "--model", model)
+		cmd.Env = vars()
+		return cmd, nil
+	}})
 }
 
 // A tally counts what the comparison found.
@@ -363,7 +371,7 @@ func (k *taker) Head(status int, header []link.Field, _ int64) error {
 func (k *taker) Write(p []byte) (int, error) { return k.body.Write(p) }
 func (k *taker) Flush() error                { return nil }
 
-func askOurs(e *pyworker.Engine, a ask, contentType string) (answer, error) {
+func askOurs(e agent.Engine, a ask, contentType string) (answer, error) {
 	r := agent.Request{Method: "POST", Path: "/invocations", ContentType: contentType, Body: bytes.NewReader(a.Body), Size: int64(len(a.Body))}
 	if a.Type != nil {
 		r.Header = []link.Field{{Name: "Content-Type", Value: contentType}}
