@@ -26,6 +26,8 @@ func (a *api) own(t *router) {
 	t.on("PUT", home+"/endpoints/{name}/scale", a.scale)
 	t.on("PUT", home+"/endpoints/{name}/limits", a.limits)
 	t.on("GET", home+"/endpoints/{name}/events", a.events)
+	t.on("GET", home+"/endpoints/{name}/decisions", a.decisions)
+	t.on("GET", home+"/endpoints/{name}/traffic", a.recorded)
 	t.on("GET", home+"/endpoints/{name}/logs", a.ownLogs)
 	t.on("GET", home+"/endpoints/{name}/example", a.example)
 	t.on("GET", home+"/tokens", a.tokens)

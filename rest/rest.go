@@ -37,6 +37,17 @@ type Desk interface {
 	BuildLogs(ctx context.Context, tenant, name, entity string) (string, error)
 }
 
+// A Pilot keeps what was decided about entities, and their traffic.
+type Pilot interface {
+	// Decisions returns the newest n about an endpoint, or about one entity of
+	// it, oldest first; with until, only those not after it.
+	Decisions(id, entity string, until time.Time, n int) ([]serving.Decision, error)
+	Lines(id string) []serving.LoadLine
+
+	// Traffic returns the seconds with traffic since a time, oldest first.
+	Traffic(id, entity string, since time.Time) ([]serving.Second, error)
+}
+
 // A LogQuery says whose output is asked for; empty is everyone's.
 type LogQuery struct {
 	Entity, Replica string
@@ -62,6 +73,9 @@ type Config struct {
 	Desk   Desk
 	Tokens Tokens
 	Log    *slog.Logger
+
+	// Pilot says why the autopilot did what it did. Nil has nothing to say.
+	Pilot Pilot
 
 	// Who is the caller of a request, as the gateway found out.
 	Who func(*http.Request) auth.Principal

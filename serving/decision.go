@@ -33,3 +33,21 @@ type Decision struct {
 	// Cost is the replica-seconds spent since the row before of this axis.
 	Cost float64
 }
+
+// A Second is what an entity did in one second with traffic, and what it ran on.
+type Second struct {
+	At                          int64 // Unix seconds, of its end
+	Arrivals, Ended             int
+	Worked                      time.Duration // in service, of those that ended
+	Waiting, Late, Lost, Failed int           // Waiting at its end; Late waited longer than the objective
+	Replicas, Ready             int           // those that run, and of them those that take requests
+	Line                        int           // the load line
+}
+
+// A LoadLine is how much one replica of an entity may carry, and how it is known.
+type LoadLine struct {
+	Entity string
+	Last   Decision      // as of the last second
+	Start  time.Duration // how long a replica takes to start, at the 95th percentile; zero when none was seen
+	Plan   float64       // what the number of replicas is planned with
+}

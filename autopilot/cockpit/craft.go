@@ -27,7 +27,8 @@ type craft struct {
 
 	service time.Duration // smoothed time in service
 	line    *autopilot.Line
-	profile string // what the line is remembered by
+	judged  autopilot.LineDecision // the last one
+	profile string                 // what the line is remembered by
 	prior   int
 	fixed   bool
 	sent    int // line that gateways were told
@@ -222,6 +223,7 @@ func (f *craft) carry(c *Cockpit, r *autopilot.Report, now time.Time, over time.
 	f.pulses = pulses
 	before := f.line.Current()
 	d := f.line.Decide(now)
+	f.judged = d
 	if d.Line != before {
 		f.log(c, f.lineRowOf(d, before, r, now), now)
 		f.kept = time.Time{} // worth keeping soon

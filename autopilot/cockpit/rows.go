@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,28 +141,19 @@ func (f *craft) write(c *Cockpit, r *autopilot.Report, have fleet, now time.Time
 		return
 	}
 	f.file.idle = empty
-	s := Second{At: now.Unix(), Arrivals: r.Arrivals, Ended: r.Ended, Worked: r.Worked, Waiting: r.Waiting, Late: r.Late, Lost: r.Lost,
+	s := serving.Second{At: now.Unix(), Arrivals: r.Arrivals, Ended: r.Ended, Worked: r.Worked, Waiting: r.Waiting, Late: r.Late, Lost: r.Lost,
 		Failed: r.Failed, Replicas: have.alive, Ready: have.ready, Line: f.line.Current()}
-	if err := f.file.traffic.add(f.path(c.Dir, "traffic"), s.append(nil), trafficBytes); err != nil {
+	if err := f.file.traffic.add(f.path(c.Dir, "traffic"), appendSecond(nil, s), trafficBytes); err != nil {
 		c.Log.Warn("a second of traffic is not kept", "endpoint", f.endpoint, "why", err)
 	}
 }
 
-// A Second is what an entity did in one second.
-type Second struct {
-	At                          int64 // Unix seconds, of its end
-	Arrivals, Ended             int
-	Worked                      time.Duration // in service, of those that ended
-	Waiting, Late, Lost, Failed int
-	Replicas, Ready, Line       int
-}
-
-func (s Second) append(b []byte) []byte {
+func appendSecond(b []byte, s serving.Second) []byte {
 	return fmt.Appendf(b, "%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d\n", s.At, s.Arrivals, s.Ended, s.Worked.Microseconds(), s.Waiting, s.Late,
 		s.Lost, s.Failed, s.Replicas, s.Ready, s.Line)
 }
 
-func readSecond(line string) (s Second, ok bool) {
+func readSecond(line string) (s serving.Second, ok bool) {
 	var worked int64
 	n, err := fmt.Sscanf(line, "%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d", &s.At, &s.Arrivals, &s.Ended, &worked, &s.Waiting, &s.Late,
 		&s.Lost, &s.Failed, &s.Replicas, &s.Ready, &s.Line)
@@ -170,14 +162,31 @@ func readSecond(line string) (s Second, ok bool) {
 }
 
 // Traffic returns the seconds kept of an entity since a time, oldest first.
-func (c *Cockpit) Traffic(id, entity string, since time.Time) ([]Second, error) {
-	var list []Second
+func (c *Cockpit) Traffic(id, entity string, since time.Time) ([]serving.Second, error) {
+	var list []serving.Second
 	err := c.lines(key{id, entity}.path(c.Dir, "traffic"), func(line []byte) {
 		if s, ok := readSecond(string(line)); ok && s.At >= since.Unix() {
 			list = append(list, s)
 		}
 	})
 	return list, err
+}
+
+// Lines returns the load lines of an endpoint's entities, by name.
+func (c *Cockpit) Lines(id string) []serving.LoadLine {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []serving.LoadLine
+	for k, f := range c.crafts {
+		if k.id != id || f.line == nil {
+			continue
+		}
+		d := f.lineRowOf(f.judged, f.judged.Line, &autopilot.Report{}, time.Time{})
+		d.At, d.Entity = c.ticked.UTC(), f.entity
+		list = append(list, serving.LoadLine{Entity: f.entity, Last: d, Start: f.starts.usual(), Plan: f.line.Carries(f.service)})
+	}
+	slices.SortFunc(list, func(a, b serving.LoadLine) int { return strings.Compare(a.Entity, b.Entity) })
+	return list
 }
 
 // Decisions returns the newest n decisions about an endpoint's entities, or

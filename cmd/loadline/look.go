@@ -90,11 +90,12 @@ func modelOf(e rest.EntityView) string {
 type description struct {
 	rest.View
 	Events []rest.EventView `json:"events"`
+	explanation
 }
 
 func describeCommand(s *shell) *cobra.Command {
 	return &cobra.Command{
-		Use: "describe NAME", Short: "Show versions, traffic, replicas, engine with its evidence, recent events", Args: exactly("NAME"),
+		Use: "describe NAME", Short: "Show versions, traffic, replicas, load line, engine with its evidence, last decisions, recent events", Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := s.client()
 			if err != nil {
@@ -105,6 +106,9 @@ func describeCommand(s *shell) *cobra.Command {
 				return err
 			}
 			if err := c.do(cmd.Context(), "GET", at(args[0], "events"), nil, &d); err != nil {
+				return err
+			}
+			if err := c.do(cmd.Context(), "GET", at(args[0], "decisions")+"?last=5", nil, &d.explanation); err != nil {
 				return err
 			}
 			const recent = 20
@@ -146,6 +150,10 @@ func (s *shell) describe(w io.Writer, d description) {
 		for _, h := range d.History {
 			fmt.Fprintf(w, "  %d  %s  %s\n", h.Version, stamp(h.Created), clean(strings.Join(h.Models, ", ")))
 		}
+	}
+	if len(d.Decisions)+len(d.Lines) > 0 {
+		fmt.Fprintln(w, "\nAutopilot (loadline explain "+d.Name+")")
+		showDecisions(w, d.explanation, "  ")
 	}
 	if len(d.Events) > 0 {
 		fmt.Fprintln(w, "\nEvents")

@@ -89,7 +89,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	if err != nil {
 		return s, err
 	}
-	s.cockpit = s.newCockpit()
+	s.cockpit = s.newCockpit() // before the API, which asks it
 	s.gateway = gateway.New(gateway.Config{
 		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics,
 		TLS: s.encryption(), Clear: p.clear, Wake: s.cockpit.Woken,
@@ -129,7 +129,7 @@ func (s *server) judge(c *gateway.Caller) auth.Verdict {
 func (s *server) api() http.Handler {
 	s.desk = &control.Desk{}
 	return rest.New(rest.Config{
-		Desk: front{s.desk}, Tokens: book{s.tokens}, Log: s.log, Who: gateway.Who, Model: readModel,
+		Desk: front{s.desk}, Pilot: s.cockpit, Tokens: book{s.tokens}, Log: s.log, Who: gateway.Who, Model: readModel,
 		CheckModel: func(m string) error { _, err := model.Parse(m); return err },
 		Named:      func(command string) []string { return named(command, s.data) },
 		Loopback:   s.loopback, Workspace: workspace(s.data), Version: version(),
