@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ type load struct {
 // here when no connection is free.
 type generator struct {
 	request []byte
+	events  uint32  // waited for on every connection
 	rate    float64 // a second; zero is a closed loop
 	epoll   int
 	timer   int
@@ -54,6 +56,7 @@ type client struct {
 	since int64 // when its request was due
 	buf   []byte
 	got   int
+	sent  int // of the request
 }
 
 // generate is the load generator's process. It says "ready" when it has
@@ -66,11 +69,27 @@ func generate(args []string) error {
 	rate := f.Float64("rate", 0, "requests a second; 0 is as fast as they are answered")
 	stretch := f.Duration("for", 2*time.Second, "how long")
 	warm := f.Duration("warm", 300*time.Millisecond, "how long to warm up")
+	size := f.Int("body", 0, "bytes of the body; 0 is the usual question")
+	fields := f.String("fields", "", "more `lines` of the head, parted by |")
 	_ = f.Parse(args)
+	body := question
+	if *size > 0 {
+		body = `{"inputs": ["` + strings.Repeat("a", max(0, *size-len(`{"inputs": [""]}`))) + `"]}`
+	}
+	more := ""
+	for line := range strings.SplitSeq(*fields, "|") {
+		if line != "" {
+			more += line + "\r\n"
+		}
+	}
 	runtime.LockOSThread()
 	g := &generator{rate: *rate, dice: rand.New(rand.NewPCG(1, 2)), took: make([]int32, 0, 1<<20),
 		request: []byte("POST " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: python-requests/2.32.3\r\nAccept-Encoding: gzip, deflate\r\nAccept: */*\r\n" +
-			"Connection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(question)) + "\r\n\r\n" + question)}
+			"Connection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n" + more + "\r\n" + body)}
+	g.events = unix.EPOLLIN
+	if len(g.request) > 64<<10 { // it may not fit the socket
+		g.events |= unix.EPOLLOUT | unix.EPOLLET
+	}
 	if err := g.connect(*port, *clients); err != nil {
 		return err
 	}
@@ -101,10 +120,10 @@ func (g *generator) connect(port, clients int) error {
 	if g.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
 		return err
 	}
-	watch := func(fd, index int) error {
-		return unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)})
+	watch := func(fd, index int, events uint32) error {
+		return unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(index)})
 	}
-	if err := watch(g.timer, -1); err != nil {
+	if err := watch(g.timer, -1, unix.EPOLLIN); err != nil {
 		return err
 	}
 	for i := range clients {
@@ -117,10 +136,10 @@ func (g *generator) connect(port, clients int) error {
 		}
 		_ = unix.SetNonblock(fd, true)
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		if err := watch(fd, i); err != nil {
+		if err := watch(fd, i, g.events); err != nil {
 			return err
 		}
-		g.clients = append(g.clients, &client{fd: fd, buf: make([]byte, 8<<10)})
+		g.clients = append(g.clients, &client{fd: fd, buf: make([]byte, 2<<10), sent: len(g.request)})
 	}
 	g.free = append(g.free, g.clients...)
 	return nil
@@ -214,16 +233,30 @@ func (g *generator) fire() error {
 }
 
 func (g *generator) send(c *client, due int64) error {
-	c.since, c.got = due, 0
+	c.since, c.got, c.sent = due, 0, 0
 	g.inFlight++
-	n, err := unix.Write(c.fd, g.request)
-	if err == nil && n < len(g.request) {
-		err = errors.New("short write")
+	return g.push(c)
+}
+
+// push writes what the socket takes of the request.
+func (g *generator) push(c *client) error {
+	for c.sent < len(g.request) {
+		n, err := unix.Write(c.fd, g.request[c.sent:])
+		if errors.Is(err, unix.EAGAIN) && g.events&unix.EPOLLOUT != 0 {
+			return nil // told when there is room
+		}
+		if err != nil {
+			return err
+		}
+		c.sent += n
 	}
-	return err
+	return nil
 }
 
 func (g *generator) receive(c *client) error {
+	if err := g.push(c); err != nil {
+		return err
+	}
 	n, err := unix.Read(c.fd, c.buf[c.got:])
 	switch {
 	case errors.Is(err, unix.EAGAIN):

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,11 +33,16 @@ type mode struct {
 	name    string
 	clients int
 	rate    float64 // a second; zero is a closed loop
+	body    int     // bytes of the question; zero is the usual one
+	fields  string  // more lines of its head, parted by |
+	x       int     // where on a curve this is
 }
 
 // A pathRow is what was measured of one way in one mode.
 type pathRow struct {
-	Mode, Way string
+	Part, Mode, Way string
+	X               int `json:",omitempty"` // of a curve: connections, bytes, endpoints or replicas
+
 	CPU       map[string]series // part → µs a request; "whole" is their sum
 	Ratio     series            // of the whole, to HAProxy's with its server in the same round
 	Syscalls  series            // a request
@@ -48,75 +50,153 @@ type pathRow struct {
 	P50, P99  series // ms
 }
 
-// pathResults is B1, the first look at B2, and B3.
+// pathResults is B1, B2, B3 and how cost grows.
 type pathResults struct {
+	Short bool // the short set
 	Rows  []pathRow
+	Idle  []idleRow
 	Goals []goal
 }
 
 const (
 	ours    = "loadline"
 	haproxy = "haproxy"
+	direct  = "server alone"
 )
+
+var (
+	thorough = flag.Bool("full", false, "the path suite with all its parts at length")
+	parts    = flag.String("parts", "", "a `pattern`: only these parts of the path suite: bare, full, latency, batching, connections, bodies, endpoints, replicas, idle")
+)
+
+// mostConnections is how many a subject may have, by the limit on open files.
+var mostConnections int
+
+// either is long in a thorough run and short in another.
+func either[T any](long, short T) T {
+	if *thorough {
+		return long
+	}
+	return short
+}
 
 // paths measures what the way from a client to an answer costs.
 func (b *bench) paths(ctx context.Context) (any, error) {
 	if err := rivals(ctx); err != nil {
 		return nil, err
 	}
-	ways, err := b.ways(ctx)
+	var err error
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	mostConnections = min(12_000, manyFiles())
+	wanted, err := regexp.Compile(*parts)
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := regexp.Compile(b.subjects)
-	if err != nil {
-		return nil, err
-	}
-	ways = slices.DeleteFunc(ways, func(w way) bool { return w.name != haproxy && !chosen.MatchString(w.name) })
-	if chosen, err = regexp.Compile(b.modes); err != nil {
-		return nil, err
-	}
-	modes := []mode{{"64 connections", 64, 0}, {"one connection", 1, 0}, {"2000/s", 64, 2000}, {"5000/s", 64, 5000}}
-	modes = slices.DeleteFunc(modes, func(m mode) bool { return !chosen.MatchString(m.name) })
-	all := &pathResults{}
-	for _, m := range modes {
-		rows := make([]pathRow, len(ways))
-		for i, w := range ways {
-			rows[i] = pathRow{Mode: m.name, Way: w.name, CPU: map[string]series{}}
+	all := &pathResults{Short: !*thorough}
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *pathResults) error
+	}{
+		{"bare", b.bare}, {"full", b.full}, {"latency", b.latency}, {"batching", b.batching}, {"connections", b.connections},
+		{"bodies", b.bodies}, {"endpoints", b.endpoints}, {"replicas", b.replicas}, {"idle", b.idle},
+	} {
+		if !wanted.MatchString(part.name) {
+			continue
 		}
-		for range b.rounds {
-			for i, w := range ways {
-				if err := b.askWay(ctx, w, m, &rows[i]); err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
-				}
-			}
+		if err := b.within(ctx, func(ctx context.Context) error { return part.run(ctx, all) }); err != nil {
+			return nil, fmt.Errorf("%s: %w", part.name, err)
 		}
-		for i, w := range ways {
-			if err := b.syscalls(ctx, w, m, &rows[i]); err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
-			}
-		}
-		compare(rows)
-		printPaths(m.name, rows)
-		all.Rows = append(all.Rows, rows...)
-		all.Goals = append(all.Goals, pathGoals(m, rows)...)
 	}
 	printGoals(os.Stdout, all.Goals)
 	return all, nil
 }
 
+// within ends what f started.
+func (b *bench) within(ctx context.Context, f func(context.Context) error) error {
+	ctx, end := context.WithCancel(ctx)
+	before := len(b.spawned)
+	defer func() {
+		end()
+		for _, cmd := range b.spawned[before:] {
+			_ = cmd.Wait()
+		}
+		b.spawned = b.spawned[:before]
+	}()
+	return f(ctx)
+}
+
+// manyFiles lets subjects have as many files open as is allowed, and says how
+// many connections a proxy can then have that needs two for each.
+func manyFiles() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	if limit.Cur < 65536 && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 65536, Max: max(65536, limit.Max)}) == nil {
+		limit.Cur = 65536
+	}
+	return int(limit.Cur-100) / 2
+}
+
+// bare is B1: relaying alone, and an answer that costs nothing.
+func (b *bench) bare(ctx context.Context, all *pathResults) error {
+	ways, err := b.ways(ctx)
+	if err != nil {
+		return err
+	}
+	chosen, err := regexp.Compile(b.subjects)
+	if err != nil {
+		return err
+	}
+	ways = slices.DeleteFunc(ways, func(w way) bool { return w.name != haproxy && !chosen.MatchString(w.name) })
+	if chosen, err = regexp.Compile(b.modes); err != nil {
+		return err
+	}
+	modes := []mode{{name: "64 connections", clients: 64}, {name: "one connection", clients: 1},
+		{name: "2000/s", clients: 64, rate: 2000}, {name: "5000/s", clients: 64, rate: 5000}}
+	modes = slices.DeleteFunc(modes, func(m mode) bool { return !chosen.MatchString(m.name) })
+	for _, m := range modes {
+		rows, err := b.measure(ctx, "bare", m, b.rounds, ways)
+		if err != nil {
+			return err
+		}
+		all.Goals = append(all.Goals, pathGoals(m, rows)...)
+		all.Rows = append(all.Rows, rows...)
+	}
+	return nil
+}
+
+// measure asks the ways in interleaved rounds, and counts their system calls in
+// one round more.
+func (b *bench) measure(ctx context.Context, part string, m mode, rounds int, ways []way) ([]pathRow, error) {
+	rows := make([]pathRow, len(ways))
+	for i, w := range ways {
+		rows[i] = pathRow{Part: part, Mode: m.name, Way: w.name, X: m.x, CPU: map[string]series{}}
+	}
+	for range rounds {
+		for i, w := range ways {
+			if err := b.askWay(ctx, w, m, &rows[i]); err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
+			}
+		}
+	}
+	for i, w := range ways {
+		if err := b.syscalls(ctx, w, m, &rows[i]); err != nil {
+			return nil, fmt.Errorf("%s, %s: %w", w.name, m.name, err)
+		}
+	}
+	compare(rows)
+	printPaths(part+", "+m.name, rows)
+	return rows, nil
+}
+
 // ways brings all subjects up.
 func (b *bench) ways(ctx context.Context) ([]way, error) {
-	var err error
-	if b.self, err = os.Executable(); err != nil {
-		return nil, err
-	}
 	socket := filepath.Join(b.dir, "agent.sock")
-	agent, err := b.role(ctx, "agent", "-listen", socket)
+	agent, err := b.listening(ctx, socket, "agent", "-listen", socket)
 	if err != nil {
-		return nil, err
-	}
-	if err := harness.Eventually(ctx, 5*time.Second, func() error { _, err := os.Stat(socket); return err }); err != nil {
 		return nil, err
 	}
 	list := []way{}
@@ -149,7 +229,7 @@ func (b *bench) ways(ctx context.Context) ([]way, error) {
 		}
 	}
 	add(ours, front("gateway", socket), map[string][]int{"behind": {agent}})
-	server := add("server alone", func(port int) ([]int, error) { return b.nginx(ctx, "server", port, 0) }, nil)
+	server := add(direct, func(port int) ([]int, error) { return b.nginx(ctx, "server", port, 0) }, nil)
 	if failed != nil {
 		return nil, failed
 	}
@@ -168,6 +248,20 @@ func (b *bench) ways(ctx context.Context) ([]way, error) {
 	add("ReverseProxy", front("reverse", to), behind)
 	add("fasthttp server alone", front("server", ""), nil)
 	return list, failed
+}
+
+// listening starts a role and waits for its socket.
+func (b *bench) listening(ctx context.Context, socket, role string, args ...string) (int, error) {
+	os.Remove(socket)
+	pid, err := b.role(ctx, role, args...)
+	if err != nil {
+		return 0, err
+	}
+	err = harness.Eventually(ctx, 10*time.Second, func() error { _, err := os.Stat(socket); return err })
+	if err != nil {
+		err = fmt.Errorf("%w; its last words:\n%s", err, harness.Tail(filepath.Join(b.dir, role+".log")))
+	}
+	return pid, err
 }
 
 // answers waits until the right answer comes from port.
@@ -239,118 +333,6 @@ func (b *bench) nginx(ctx context.Context, name string, port, behind int) ([]int
 	})
 }
 
-// askWay asks w for a stretch and adds what it cost to r.
-func (b *bench) askWay(ctx context.Context, w way, m mode, r *pathRow) error {
-	var before, after map[string]time.Duration
-	l, err := b.load(ctx, w, m, func() (err error) { before, err = used(w.pids); return err },
-		func() (err error) { after, err = used(w.pids); return err })
-	if err != nil {
-		return err
-	}
-	whole := 0.0
-	for part := range w.pids {
-		us := float64((after[part] - before[part]).Nanoseconds()) / 1e3 / float64(l.Requests)
-		r.CPU[part] = append(r.CPU[part], us)
-		whole += us
-	}
-	r.CPU["whole"] = append(r.CPU["whole"], whole)
-	r.PerSecond = append(r.PerSecond, l.PerSecond)
-	r.P50, r.P99 = append(r.P50, l.P50), append(r.P99, l.P99)
-	return nil
-}
-
-// load runs the load generator on w. begin is called when it has warmed up,
-// end when the last answer was there.
-func (b *bench) load(ctx context.Context, w way, m mode, begin, end func() error) (load, error) {
-	args := b.pinned(0, []string{b.self, "role", "load", "-port", strconv.Itoa(w.port), "-clients", strconv.Itoa(m.clients),
-		"-rate", fmt.Sprint(m.rate), "-for", b.stretch.String()})
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return load{}, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return load{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return load{}, err
-	}
-	defer func() {
-		in.Close()
-		_ = cmd.Wait()
-	}()
-	lines := bufio.NewScanner(out)
-	if !lines.Scan() {
-		return load{}, errors.New("the load generator did not start")
-	}
-	if err := begin(); err != nil {
-		return load{}, err
-	}
-	if _, err := io.WriteString(in, "\n"); err != nil {
-		return load{}, err
-	}
-	if !lines.Scan() {
-		return load{}, errors.New("the load generator ended")
-	}
-	if err := end(); err != nil {
-		return load{}, err
-	}
-	var l load
-	err = json.Unmarshal(lines.Bytes(), &l)
-	if err == nil && (l.Errors > 0 || l.Requests == 0) {
-		err = fmt.Errorf("%d of %d answers were wrong", l.Errors, l.Requests)
-	}
-	return l, err
-}
-
-// syscalls counts how often all processes of w call the kernel, per request.
-func (b *bench) syscalls(ctx context.Context, w way, m mode, r *pathRow) error {
-	var pids []string
-	for _, list := range w.pids {
-		for _, pid := range list {
-			pids = append(pids, strconv.Itoa(pid))
-		}
-	}
-	var text bytes.Buffer
-	perf := exec.CommandContext(ctx, "perf", "stat", "-x", ";", "-e", "raw_syscalls:sys_enter", "-p", strings.Join(pids, ","))
-	perf.Stderr = &text
-	l, err := b.load(ctx, w, m, func() error {
-		if err := perf.Start(); err != nil {
-			return err
-		}
-		time.Sleep(300 * time.Millisecond) // until it counts; nothing is asked meanwhile
-		return nil
-	}, func() error {
-		_ = perf.Process.Signal(os.Interrupt)
-		_ = perf.Wait()
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	count, _, _ := strings.Cut(text.String(), ";")
-	n, err := strconv.ParseFloat(strings.TrimSpace(count), 64)
-	if err != nil {
-		fmt.Println("system calls cannot be counted here:", strings.TrimSpace(text.String()))
-		return nil
-	}
-	r.Syscalls = append(r.Syscalls, n/float64(l.Requests))
-	return nil
-}
-
-func used(pids map[string][]int) (map[string]time.Duration, error) {
-	sums := map[string]time.Duration{}
-	for part, list := range pids {
-		var err error
-		if sums[part], err = cpu(list...); err != nil {
-			return nil, err
-		}
-	}
-	return sums, nil
-}
-
 // compare fills in the ratios to HAProxy with its server.
 func compare(rows []pathRow) {
 	var base series
@@ -380,7 +362,12 @@ func pathGoals(m mode, rows []pathRow) []goal {
 		return nil
 	}
 	if m.rate > 0 || m.clients == 1 {
-		return []goal{{m.name + ": whole path, × HAProxy + server", us.Ratio.median(), .9, true}}
+		slow := "p99"
+		if m.rate == 0 {
+			slow = "p50"
+		}
+		return []goal{{m.name + ": whole path, × HAProxy + server", us.Ratio.median(), .9, true},
+			{m.name + ": " + slow + ", × HAProxy's", slower(slow, us, find(haproxy)).median(), 1, true}}
 	}
 	var better, alone series
 	for i, cost := range us.CPU["whole"] {
@@ -402,6 +389,19 @@ func pathGoals(m mode, rows []pathRow) []goal {
 	return goals
 }
 
+// slower is a latency of one to that of another, round by round.
+func slower(which string, one, other pathRow) series {
+	a, b := one.P99, other.P99
+	if which == "p50" {
+		a, b = one.P50, other.P50
+	}
+	var s series
+	for i := range a {
+		s = append(s, a[i]/b[i])
+	}
+	return s
+}
+
 func printPaths(title string, rows []pathRow) {
 	var text bytes.Buffer
 	tab := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -410,5 +410,5 @@ func printPaths(title string, rows []pathRow) {
 		fmt.Fprintf(tab, "%s\t%v\t%v\t%v\t%v\t%v\t%v\t%v\t%.1f\n", r.Way, r.CPU["whole"], r.CPU["front"], r.CPU["behind"], r.Ratio, r.PerSecond, r.P50, r.P99, r.Syscalls.median())
 	}
 	tab.Flush()
-	fmt.Printf("\nB1, %s: median (least–most)\n%s\n", title, text.String())
+	fmt.Printf("\n%s: median (least–most)\n%s\n", title, text.String())
 }

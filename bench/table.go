@@ -99,3 +99,6 @@ func write(dir, name string, results any) (string, error) {
 	file := filepath.Join(dir, name+".json")
 	return file, os.WriteFile(file, append(data, '\n'), 0o644)
 }
+
+func (s series) least() float64 { return slices.Min(s) }
+func (s series) most() float64  { return slices.Max(s) }
