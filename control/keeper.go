@@ -139,7 +139,11 @@ func (k *Keeper) round(ctx context.Context, e serving.Endpoint, now time.Time) (
 	f := k.file(e)
 	f.round.Lock()
 	defer f.round.Unlock()
-	defer k.tell(ctx, e, f)
+	defer func() {
+		if !again { // what a promotion changes is done first: writing an event waits for the disk
+			k.tell(ctx, e, f)
+		}
+	}()
 
 	// Trouble with one step, as when the store takes no writes, keeps none of the
 	// others from being taken: traffic follows the replicas whatever happens.
