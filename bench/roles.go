@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,6 +39,9 @@ var roles = map[string]func(args []string) error{
 	"server":   bareServer,
 	"fasthttp": fasthttpProxy,
 	"reverse":  reverseProxy,
+	"ward":     ward,
+	"oracle":   oracle,
+	"spread":   spreadGateway,
 	"bubble":   bubble,
 }
 
@@ -78,6 +82,48 @@ func bareGateway(args []string) error {
 	g := gateway.New(gateway.Config{})
 	g.Publish(serving.Route{Tenant: "default", Endpoint: "iris", ID: "iris", Generation: 1, Entities: []serving.RouteEntity{{
 		Name: "iris", Percent: 100, Replicas: []serving.Replica{{ID: "bare", Addr: r.to, State: serving.Ready}}}}})
+	if err := g.Serve(ctx, l); err != nil {
+		return err
+	}
+	return g.Close()
+}
+
+// spreadGateway is the real gateway with several replicas, "a,b", and after a
+// semicolon those of another endpoint. Told to (SIGUSR1), the first endpoint
+// moves to those, as to a new version, and back.
+func spreadGateway(args []string) error {
+	r := readFlags(args)
+	l, err := r.listener()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	g := gateway.New(gateway.Config{})
+	var versions [][]serving.Replica
+	for group := range strings.SplitSeq(r.to, ";") {
+		var replicas []serving.Replica
+		for addr := range strings.SplitSeq(group, ",") {
+			replicas = append(replicas, serving.Replica{ID: addr, Addr: addr, State: serving.Ready})
+		}
+		versions = append(versions, replicas)
+	}
+	publish := func(name string, generation uint64, replicas []serving.Replica) {
+		g.Publish(serving.Route{Tenant: "default", Endpoint: name, ID: name, Generation: generation, Entities: []serving.RouteEntity{{
+			Name: name, Percent: 100, Replicas: replicas}}})
+	}
+	publish("iris", 1, versions[0])
+	if len(versions) > 1 {
+		publish("other", 1, versions[1])
+	}
+	move := make(chan os.Signal, 1)
+	signal.Notify(move, syscall.SIGUSR1)
+	go func() {
+		for generation := uint64(2); ; generation++ {
+			<-move
+			publish("iris", generation, versions[int(generation-1)%len(versions)])
+		}
+	}()
 	if err := g.Serve(ctx, l); err != nil {
 		return err
 	}

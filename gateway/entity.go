@@ -311,9 +311,10 @@ func (s *smoothed) add(d time.Duration) {
 	s.off.Store(old + (max(off, -off)-old)/16)
 }
 
-// read returns the mean and what nearly all stay below: the mean and four times
-// the mean deviation, as TCP reckons its retransmission time (RFC 6298).
+// read returns the mean and what nearly all stay below: the mean and five times
+// the mean deviation. Of exponential times that is the 99th percentile and a
+// little; of even ones hardly more than the mean.
 func (s *smoothed) read() (mean, tail time.Duration) {
 	m, off := s.mean.Load(), s.off.Load()
-	return time.Duration(m), time.Duration(m + 4*off)
+	return time.Duration(m), time.Duration(m + 5*off)
 }
