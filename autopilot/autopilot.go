@@ -66,6 +66,10 @@ type Policy struct {
 	// at the quantile that is planned with (p95). Zero is one second.
 	Start time.Duration
 
+	// Service is the time that one request takes, as calibration found it before
+	// the first one; zero is not known. What is measured then takes its place.
+	Service time.Duration
+
 	// Objective is the wait beyond which a request is late. Zero is 200 ms.
 	Objective time.Duration
 }
@@ -81,7 +85,7 @@ func (p Policy) Validate() error {
 		return invalid("a static size cannot be negative")
 	case p.Min < 0 || p.Max < 0 || p.Max > 0 && p.Min > p.Max:
 		return invalid("min must be at least 0 and at most max")
-	case p.Idle < 0 || p.Start < 0 || p.Objective < 0:
+	case p.Idle < 0 || p.Start < 0 || p.Service < 0 || p.Objective < 0:
 		return invalid("durations cannot be negative")
 	}
 	return nil
@@ -201,8 +205,9 @@ type Decision struct {
 type Pilot struct {
 	policy Policy
 	line   float64 // the last load line known; zero before any
-	last   Sample
-	want   int // the last decision
+	last   Sample  // the last whole second
+	part   Sample  // of a second that has not ended
+	want   int     // the last decision
 
 	flight    flight     // adaptive
 	published *published // nil unless the rule is Published
@@ -217,7 +222,7 @@ func New(policy Policy) (*Pilot, error) {
 	if policy.Rule == Published {
 		p.published = new(published)
 	}
-	p.flight.begin(p.policy)
+	p.flight.begin(p)
 	return p, nil
 }
 
@@ -262,13 +267,26 @@ func (p *Pilot) Observe(s Sample) {
 		p.line = s.Line
 	}
 	s.Line = p.lineOr1()
-	lost := int((gap-s.Over)/time.Second + 0)
+	if p.part.Over > 0 { // samples of less than a second are put together
+		s.Over += p.part.Over
+		s.Arrivals += p.part.Arrivals
+		if s.Service == 0 {
+			s.Service = p.part.Service
+		}
+		gap += p.part.Over
+	}
+	if s.Over < time.Second-50*time.Millisecond {
+		p.part, p.last.At = s, s.At
+		return
+	}
+	p.part = Sample{}
+	lost := int((gap - s.Over + time.Second/2) / time.Second)
 	p.last = s
 	if p.policy.Rule == Published {
 		p.published.observe(s, lost)
 		return
 	}
-	p.flight.observe(s, lost, p.want)
+	p.flight.observe(p, s, lost)
 }
 
 func (p *Pilot) lineOr1() float64 {

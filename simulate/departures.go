@@ -5,6 +5,7 @@ type departure struct {
 	at      int64
 	took    int64 // since it was put there
 	replica int32
+	beside  int32 // requests in the replica when it was, itself included
 }
 
 // departures hands them out soonest first. Where all requests take equally long

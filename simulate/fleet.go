@@ -17,6 +17,7 @@ const never = int64(math.MaxInt64)
 // no more than ten.
 type fleet struct {
 	line, capacity int
+	inside         bool // requests may wait inside a replica
 	service        time.Duration
 	all            []replica // by number; gone ones are used again
 	gone           []int32
@@ -35,13 +36,22 @@ type replica struct {
 	served bool
 	leaves bool
 	last   int64   // when the last request it holds will end
-	free   []int64 // when each of its capacity is free; only where the line is above capacity
+	free   []int64 // when each of its capacity is free; only where some may wait inside
 }
 
 func (f *fleet) begin(line, capacity int, service time.Duration) {
-	f.line, f.capacity, f.service = line, capacity, service
-	f.steps = make([][]int32, line+1)
+	f.capacity, f.service = capacity, service
+	f.admit(line)
 	f.low = line
+	f.inside = line > capacity
+}
+
+// admit changes the line. Nobody who is inside is sent away.
+func (f *fleet) admit(line int) {
+	f.line = line
+	for len(f.steps) <= line {
+		f.steps = append(f.steps, nil)
+	}
 }
 
 func (f *fleet) ready() int    { return f.count }
@@ -76,7 +86,7 @@ func (f *fleet) open(now int64) {
 		r = int32(len(f.all))
 		f.all = append(f.all, replica{})
 	}
-	if f.line > f.capacity {
+	if f.inside {
 		for range f.capacity {
 			f.all[r].free = append(f.all[r].free, now)
 		}
@@ -112,7 +122,7 @@ func (f *fleet) serve(r int32, now, service int64) int64 {
 	f.take(r)
 	f.put(r, x.holds+1)
 	start := now
-	if f.line > f.capacity {
+	if f.inside {
 		i := 0
 		for j, at := range x.free {
 			if at < x.free[i] {
@@ -142,7 +152,7 @@ func (f *fleet) finish(r int32) {
 // retire takes one replica out: of those that have served, the one with the
 // least to finish. It reports whether there was one.
 func (f *fleet) retire(now int64) bool {
-	for n := f.low; n <= f.line; n++ {
+	for n := f.low; n < len(f.steps); n++ {
 		for _, r := range f.steps[n] {
 			x := &f.all[r]
 			if !x.served {
@@ -190,7 +200,7 @@ func (f *fleet) take(r int32) {
 	step[x.place] = last
 	f.all[last].place = x.place
 	f.steps[x.holds] = step[:len(step)-1]
-	for f.low < f.line && len(f.steps[f.low]) == 0 {
+	for f.low < len(f.steps)-1 && len(f.steps[f.low]) == 0 {
 		f.low++
 	}
 }

@@ -64,3 +64,34 @@ func Optimum(needed []int, start time.Duration) float64 {
 	}
 	return total
 }
+
+// Held is how many replicas the optimum keeps ready in each second: those
+// needed, and those idle in a gap that is worth keeping.
+func Held(needed []int, start time.Duration) []int {
+	delay := start.Seconds()
+	change := make([]int, len(needed)+1)
+	var ended []int
+	now := 0
+	for s, n := range needed {
+		for len(ended) < n {
+			ended = append(ended, -1)
+		}
+		for k := n; k < now; k++ {
+			ended[k] = s
+		}
+		for k := now; k < n; k++ {
+			if ended[k] >= 0 && float64(s-ended[k]) <= delay {
+				change[ended[k]]++
+				change[s]--
+			}
+		}
+		now = n
+	}
+	held := make([]int, len(needed))
+	kept := 0
+	for s, n := range needed {
+		kept += change[s]
+		held[s] = n + kept
+	}
+	return held
+}

@@ -42,6 +42,10 @@ type Config struct {
 	// Line is how many its agent admits: the load line. Zero is Capacity.
 	Line int
 
+	// Learn, where it is set, finds the line by what it sees of the replicas, and
+	// Line is not used.
+	Learn *autopilot.Line
+
 	// Service is how long one request takes, where the trace does not say.
 	Service time.Duration
 
@@ -55,8 +59,8 @@ type Config struct {
 
 	Order queue.Order
 
-	// Overtake is how long a late request may be overtaken. Zero is the
-	// gateway's own five seconds.
+	// Overtake is how long a late request may be overtaken. Zero is
+	// [autopilot.Overtake] of the start delay.
 	Overtake time.Duration
 
 	Gateways int // zero is one
@@ -93,7 +97,7 @@ func (c *Config) complete() error {
 		return bad("warm-up %v is negative", c.WarmUp)
 	}
 	if c.Overtake == 0 {
-		c.Overtake = 5 * time.Second
+		c.Overtake = autopilot.Overtake(c.Start)
 	}
 	for _, d := range c.Starts {
 		if d < 0 {

@@ -76,7 +76,7 @@ func score(t *testing.T, csvText string, capacity, service, delay, objective flo
 	}
 	var s scorer
 	var needed []int
-	var line fluid
+	line := fluid{delay: delay}
 	ready := 0.0
 	for _, row := range rows[1:] {
 		n := func(i int) float64 {
@@ -123,9 +123,9 @@ func score(t *testing.T, csvText string, capacity, service, delay, objective flo
 // A fluid is a queue of amounts instead of requests, in the discipline that the
 // design states: in order of arrival, but whoever is late waits until nobody on
 // time does, except that every second turn goes to one that was overtaken for
-// five seconds.
+// two starts, and at least five seconds.
 type fluid struct {
-	now         float64
+	now, delay  float64
 	fresh, late []amount
 }
 
@@ -139,7 +139,7 @@ func (f *fluid) step(arrive, serve, dt, objective float64) (late float64) {
 		f.late = append(f.late, f.fresh[0])
 		f.fresh = f.fresh[1:]
 	}
-	if len(f.late) > 0 && f.now-f.late[0].arrived > objective+5 {
+	if len(f.late) > 0 && f.now-f.late[0].arrived > objective+max(5, 2*f.delay) {
 		serve -= drain(&f.late, serve/2) // as good as the half, when somebody waits on time
 	}
 	serve -= drain(&f.fresh, serve)
@@ -160,12 +160,12 @@ func drain(from *[]amount, upTo float64) (drained float64) {
 
 func TestSeriesAloneGivesCostOptimumAndLateness(t *testing.T) {
 	for _, policy := range []string{"autopilot", "published:0.70", "published:1.00", "static:20", "static:9"} {
-		for _, start := range []time.Duration{2 * time.Second, 10 * time.Second, 60 * time.Second} {
+		for _, start := range []time.Duration{2 * time.Second, 60 * time.Second} {
 			var text bytes.Buffer
 			series := NewSeries(&text)
 			c := config(t, policy, start)
 			c.Row = series.Write
-			r := run(t, c, wavy(3000, 1200, 3))
+			r := run(t, c, wavy(1500, 1200, 3))
 			s := score(t, text.String(), 8, 0.1, start.Seconds(), 0.2)
 			if s.cost != r.ReplicaSeconds || int64(s.requests) != r.Requests {
 				t.Errorf("%s, %v: cost %v of %d requests, the series says %v of %d", policy, start, r.ReplicaSeconds, r.Requests, s.cost, s.requests)
@@ -236,6 +236,35 @@ func TestWaitingInsideAReplicaIsWaiting(t *testing.T) {
 	a, b := run(t, outside, tr), run(t, inside, tr)
 	if math.Abs(a.Late-b.Late) > 0.01 || a.Late < 0.9 {
 		t.Errorf("late %.4f in the queue, %.4f inside the replica", a.Late, b.Late)
+	}
+}
+
+// Calibration plays calls and is told nothing; it finds what a replica carries
+// where two hundred calls reach that far.
+func TestCalibrationFindsTheCapacity(t *testing.T) {
+	for capacity, want := range map[int]int{1: 1, 2: 2, 3: 3, 8: 8, 13: 13, 31: 31, 64: 64, 1000: 64} {
+		c := config(t, "autopilot", time.Second)
+		c.Capacity = capacity
+		if got := Calibrate(c); got != want {
+			t.Errorf("capacity %d: got %d, want %d", capacity, got, want)
+		}
+	}
+}
+
+// What the optimum holds, with a start's delay for each rise, is what it costs.
+func TestOptimumCostsWhatItHolds(t *testing.T) {
+	tr := wavy(900, 700, 8)
+	needed := Needed(tr, 100*time.Millisecond, 8)
+	held, cost, before := Held(needed, 5*time.Second), 0.0, 0
+	for s, n := range held {
+		if n < needed[s] {
+			t.Fatalf("second %d: held %d of %d needed", s, n, needed[s])
+		}
+		cost += float64(n) + 5*float64(max(0, n-before))
+		before = n
+	}
+	if got := Optimum(needed, 5*time.Second); math.Abs(got-cost) > 1e-6 {
+		t.Errorf("optimum %v, what is held costs %v", got, cost)
 	}
 }
 

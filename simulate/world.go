@@ -34,6 +34,8 @@ type world struct {
 	parts    []int // arrivals by gateway
 	done     int64 // requests that ended
 	busy     int64 // their time with a replica
+	beside   int64 // over them: how many were inside when each came
+	waited   bool  // somebody waited for a place
 	late     int
 
 	want int
@@ -54,12 +56,16 @@ func newWorld(c *Config, t trace.Trace) *world {
 	if w.line == 0 {
 		w.line = c.Capacity
 	}
+	if c.Learn != nil {
+		w.line = c.Learn.Current()
+	}
 	w.queues = make([]queue.Queue, max(1, c.Gateways))
 	for i := range w.queues {
 		w.queues[i].Policy = queue.Policy{Order: c.Order, Objective: c.Objective, Overtake: c.Overtake}
 	}
 	w.parts = make([]int, len(w.queues))
 	w.fleet.begin(w.line, c.Capacity, c.Service)
+	w.fleet.inside = w.fleet.inside || c.Learn != nil
 	w.book.begin(c, t)
 	return w
 }
@@ -70,7 +76,7 @@ func (w *world) clock(at int64) time.Time { return w.epoch.Add(time.Duration(at)
 // second plays second s of the trace, and lets the sizer decide at its end.
 func (w *world) second(s int) {
 	from := int64(s) * second
-	w.arrivals, w.done, w.busy, w.late = 0, 0, 0, 0
+	w.arrivals, w.done, w.busy, w.beside, w.late, w.waited = 0, 0, 0, 0, 0, w.waiting > 0
 	clear(w.parts)
 	w.book.open(s)
 	if w.trace.Arrivals != nil {
@@ -122,6 +128,7 @@ func (w *world) until(at int64) {
 			e := w.inFlight.pop()
 			w.done++
 			w.busy += e.took
+			w.beside += int64(e.beside)
 			w.fleet.finish(e.replica)
 		case ready <= at:
 			w.now = ready
@@ -164,6 +171,7 @@ func (w *world) arrive(at, service int64) {
 	p.arrived, p.service, p.Arrived = at, service, w.clock(at)
 	_ = w.queues[gateway].Push(&p.Place, p.Arrived) // without bytes and deadline it never refuses
 	w.waiting++
+	w.waited = true
 	if w.waiting == 1 && w.fleet.size() == 0 {
 		w.obey(w.Sizer.Wake(p.Arrived, w.waiting, w.fleet.seen()))
 	}
@@ -193,7 +201,7 @@ func (w *world) admit() {
 // within its capacity, else when the replica gets to it.
 func (w *world) begin(r int32, arrived, service int64) {
 	start := w.fleet.serve(r, w.now, service)
-	w.inFlight.push(departure{at: start + service, took: start + service - w.now, replica: r})
+	w.inFlight.push(departure{at: start + service, took: start + service - w.now, replica: r, beside: w.fleet.all[r].holds})
 	if wait := start - arrived; wait > 0 {
 		if w.book.wait(arrived, wait) {
 			w.late++
@@ -210,6 +218,10 @@ func (w *world) steer(s int) {
 	if w.done > 0 {
 		sample.Service = time.Duration(w.busy / w.done)
 	}
+	if w.Learn != nil {
+		w.learn(now)
+		sample.Line = float64(w.line)
+	}
 	w.Sizer.Observe(sample)
 	w.obey(w.Sizer.Decide(now, w.fleet.seen()))
 	row := Row{Second: w.trace.First + int64(s), Arrivals: w.arrivals, Want: w.want, Starting: w.fleet.starting(),
@@ -218,6 +230,21 @@ func (w *world) steer(s int) {
 	w.book.close(row)
 	if w.Row != nil {
 		w.Row(row)
+	}
+}
+
+// learn shows the line what the replicas did, pooled, and takes over what it says.
+func (w *world) learn(now time.Time) {
+	if w.done > 0 {
+		w.Learn.Observe(autopilot.Reading{At: now, Beside: float64(w.beside) / float64(w.done),
+			Inside: time.Duration(w.busy / w.done), Answered: int(w.done), Waiting: w.waited})
+	}
+	if line := max(1, w.Learn.Decide(now).Line); line != w.line {
+		w.line = line
+		w.fleet.admit(line)
+		if w.waiting > 0 {
+			w.admit()
+		}
 	}
 }
 

@@ -394,7 +394,7 @@ func TestDecisionsAndTrafficAreKept(t *testing.T) {
 		for _, s := range seconds {
 			sum += s.Arrivals
 		}
-		if len(seconds) < 60 || len(seconds) > 66 || sum < 60_000 {
+		if len(seconds) < 60 || len(seconds) > 75 || sum < 60_000 {
 			t.Errorf("%d seconds with %d arrivals are kept of a minute at 1,000 a second", len(seconds), sum)
 		}
 		h.stop()

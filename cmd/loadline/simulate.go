@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,9 +25,9 @@ import (
 type simulation struct {
 	trace, policy, order, profile, series, plot, choose string
 
-	capacity, min, max, gateways    int
-	service, start, objective, warm time.Duration
-	seed                            uint64
+	capacity, min, max, gateways                  int
+	from, length, service, start, objective, warm time.Duration
+	seed                                          uint64
 }
 
 func simulateCommand(s *shell) *cobra.Command {
@@ -55,6 +57,11 @@ The same trace, flags and seed give the same answer.`,
 	f.IntVar(&a.gateways, "gateways", 1, "how many gateways share the traffic")
 	f.StringVar(&a.order, "queue", "late-last", "late-last or fifo")
 	f.DurationVar(&a.warm, "warm-up", 0, "how much of the beginning is played and not judged")
+	f.StringVar(&a.profile, "profile", "", "what is known of the model: a JSON `FILE` with load_line, service_time, start_delays")
+	f.StringVar(&a.plot, "plot", "", "draw demand, replicas, optimum and lateness to this SVG `FILE`")
+	f.DurationVar(&a.from, "from", 0, "begin this long after the trace's beginning")
+	f.DurationVar(&a.length, "for", maxTrace, "play at most this much of the trace")
+	f.Lookup("for").DefValue = "all"
 	f.StringVar(&a.series, "series", "", "write a row a second to this CSV `FILE`")
 	return cmd
 }
@@ -72,21 +79,37 @@ func (s *shell) simulate(cmd *cobra.Command, a simulation) error {
 	if err != nil {
 		return asUsage(err)
 	}
-	policy.Min, policy.Max, policy.Start, policy.Objective = a.min, a.max, a.start, a.objective
+	config := simulate.Config{Capacity: a.capacity, Service: a.service, Start: a.start, Objective: a.objective,
+		Order: order, Gateways: a.gateways, Seed: a.seed, WarmUp: a.warm}
+	if err := a.know(cmd, policy.Rule, &config); err != nil {
+		return asUsage(err)
+	}
+	policy.Min, policy.Max, policy.Start, policy.Service, policy.Objective = a.min, a.max, planned(config), config.Service, a.objective
 	pilot, err := autopilot.New(policy)
 	if err != nil {
 		return asUsage(err)
 	}
-	t, err := trace.Open(a.trace, trace.Options{Service: a.service, Dice: simulate.Dice(a.seed), Select: a.choose})
+	config.Sizer = pilot
+	t, err := trace.Open(a.trace, trace.Options{Service: config.Service, Dice: simulate.Dice(a.seed), Select: a.choose})
 	if err != nil {
 		return asUsage(err)
 	}
-	config := simulate.Config{Sizer: pilot, Capacity: a.capacity, Service: a.service, Start: a.start, Objective: a.objective,
-		Order: order, Gateways: a.gateways, Seed: a.seed, WarmUp: a.warm}
+	t = t.Cut(int(a.from.Seconds()), int(min(a.length, maxTrace).Seconds()))
 	finish := func() error { return nil }
 	if a.series != "" {
 		if config.Row, finish, err = seriesTo(a.series); err != nil {
 			return err
+		}
+	}
+	var plot *simulate.Plot
+	if a.plot != "" {
+		plot = &simulate.Plot{Title: fmt.Sprintf("%s on %s, start delay %v", policy, filepath.Base(a.trace), a.start), Start: a.start}
+		row := config.Row
+		config.Row = func(r simulate.Row) {
+			plot.Write(r)
+			if row != nil {
+				row(r)
+			}
 		}
 	}
 	report, err := simulate.Run(cmd.Context(), config, t)
@@ -94,7 +117,49 @@ func (s *shell) simulate(cmd *cobra.Command, a simulation) error {
 		return asUsage(err)
 	}
 	report.Policy = policy.String()
+	if plot != nil {
+		if err := os.WriteFile(a.plot, plot.SVG(), 0o644); err != nil {
+			return err
+		}
+	}
 	return s.print(report, func(w io.Writer) { s.showReport(w, report) })
+}
+
+// maxTrace is no bound that a trace reaches.
+const maxTrace = 100 * 365 * 24 * time.Hour
+
+// know fills in what is known beforehand. The autopilot is told nothing of the
+// capacity: without a profile, a simulated replica is calibrated as a real one is
+// before its first request.
+func (a *simulation) know(cmd *cobra.Command, rule autopilot.Rule, c *simulate.Config) error {
+	known := simulate.Profile{}
+	if a.profile != "" {
+		var err error
+		if known, err = simulate.OpenProfile(a.profile); err != nil {
+			return err
+		}
+	}
+	if known.Service > 0 && !cmd.Flags().Changed("service-time") {
+		c.Service = known.Service
+	}
+	if len(known.Starts) > 0 && !cmd.Flags().Changed("start-delay") {
+		c.Starts = known.Starts
+	}
+	if rule == autopilot.Adaptive {
+		if c.Line = known.LoadLine; c.Line == 0 {
+			c.Line = simulate.Calibrate(*c)
+		}
+	}
+	return nil
+}
+
+// planned is the start delay to plan with: p95 of those that are drawn from.
+func planned(c simulate.Config) time.Duration {
+	if len(c.Starts) == 0 {
+		return c.Start
+	}
+	sorted := slices.Sorted(slices.Values(c.Starts))
+	return sorted[min(len(sorted)-1, len(sorted)*95/100)]
 }
 
 // asUsage makes what cannot be as it is written a mistake in the usage.

@@ -106,6 +106,13 @@ type format struct {
 var formats = []format{
 	{"counts by the second", heads("second,requests"), readCounts},
 	{"single requests", heads("arrival_s,service_s"), readRequests},
+	{"rates by the step", heads("t_seconds,requests_per_second"), readRates},
+	{"counts by the minute", heads("period,count"), stamped(true)},
+	{"Numenta's values", heads("timestamp,value"), stamped(false)},
+	{"Azure LLM requests", heads("timestamp,contexttokens,generatedtokens"), readTimestamps},
+	{"Azure Functions by the minute", heads("hashfunction,day,1,2,3"), readFunctions},
+	{"Mooncake requests", func(h string) bool { return strings.HasPrefix(h, `{"timestamp":`) }, readMooncake},
+	{"ServeGen windows", servegenRow.MatchString, readServeGen},
 }
 
 // heads matches a CSV header by its first columns.

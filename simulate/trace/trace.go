@@ -53,3 +53,22 @@ func (t Trace) Requests() int64 {
 func (t Trace) String() string {
 	return fmt.Sprintf("%d requests in %d seconds", t.Requests(), t.Seconds())
 }
+
+// Cut is the stretch that begins from seconds after the first and is at most
+// length seconds long.
+func (t Trace) Cut(from, length int) Trace {
+	from = min(max(from, 0), t.Seconds())
+	length = min(max(length, 0), t.Seconds()-from)
+	cut := Trace{First: t.First + int64(from)}
+	if t.Arrivals == nil {
+		cut.Counts = t.Counts[from : from+length]
+		return cut
+	}
+	cut.Arrivals = []Arrival{}
+	for _, a := range t.Arrivals {
+		if a.At -= int64(from) * second; a.At >= 0 && a.At < int64(length)*second {
+			cut.Arrivals = append(cut.Arrivals, a)
+		}
+	}
+	return cut
+}
