@@ -37,7 +37,7 @@ func TestServePrintsACurlThatWorks(t *testing.T) {
 	if out, err := harness.Python(t.Context(), python, "-c", saveModel, filepath.Join(dir, "linear")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, engine := range []string{"auto", "mlflow"} {
+	for _, engine := range []string{"auto", "native", "mlflow"} {
 		t.Run(engine, func(t *testing.T) { serveAndPaste(t, dir, engine) })
 	}
 }
