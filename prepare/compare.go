@@ -19,11 +19,16 @@ var ErrDeclined = errors.New("the engine leaves this request to another")
 type Comparison struct {
 	Native serving.Native // with the guards that were found to be needed
 
-	Asked int    // rows that both were asked
-	Equal int    // of them, those with equal answers
-	Exact int    // of them, those whose answers are the same bytes
-	Why   string // why the candidate is not used; empty when all are equal
-	Row   string // the request that showed it, if one did
+	Asked int // rows that both were asked
+	Equal int // of them, those with equal answers
+	Exact int // of them, those whose answers are the same bytes
+
+	// Beside counts labels of rows right beside a decision boundary, Turned those
+	// that differ because they are within 1e-7 of it. Neither is in Asked.
+	Beside, Turned int
+
+	Why string // why the candidate is not used; empty when all are equal
+	Row string // the request that showed it, if one did
 
 	// Median time of a request of one row: of the candidate, of the Python engine.
 	Took, Against time.Duration
@@ -92,7 +97,7 @@ func (c *comparing) run(ctx context.Context) error {
 			return err
 		}
 		if err = c.askAll(ctx); err == nil {
-			err = c.time(ctx)
+			err = errors.Join(c.boundaries(ctx), c.time(ctx))
 			c.engine.Stop(0)
 			return err
 		}
@@ -377,7 +382,11 @@ func (c Comparison) String() string {
 		}
 		return text
 	}
-	return fmt.Sprintf("%s: %s of %s answers equal, %s against %s", name, grouped(c.Equal), grouped(c.Asked), brief(c.Took), brief(c.Against))
+	text := fmt.Sprintf("%s: %s of %s answers equal, %s against %s", name, grouped(c.Equal), grouped(c.Asked), brief(c.Took), brief(c.Against))
+	if c.Turned > 0 {
+		text += fmt.Sprintf("; within 1e-7 of a boundary %d of %d labels differ", c.Turned, c.Beside)
+	}
+	return text
 }
 
 // grouped writes a count with commas.

@@ -175,12 +175,15 @@ func Best(all []Comparison) (best Comparison, ok bool) {
 	return best, ok
 }
 
-// better prefers the one that is clearly faster, then the one with more answers
-// that are MLflow's to the last digit, then float64, which errs less next to a
-// boundary that no row came near.
+// better prefers the one that is clearly faster, then the one whose labels turn
+// where the model's do, then the one with more answers that are MLflow's to the
+// last digit, then float64.
 func better(a, b Comparison) bool {
 	if a.Took > 2*b.Took || b.Took > 2*a.Took {
 		return a.Took < b.Took
+	}
+	if a.Turned != b.Turned {
+		return a.Turned < b.Turned
 	}
 	if a.Exact != b.Exact {
 		return a.Exact > b.Exact

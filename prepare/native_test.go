@@ -49,6 +49,7 @@ func TestAnswersAreEqualWithinTheTolerance(t *testing.T) {
 type pretender struct {
 	native *serving.Native // nil is the Python engine
 	quirk  func(value any, sum *float64) (refuse bool)
+	label  func(sum float64) string // instead of the sum
 	asked  *int
 }
 
@@ -82,6 +83,10 @@ func (p pretender) Ask(_ context.Context, body []byte, _ string) (int, []byte, e
 			if p.quirk != nil && p.quirk(v, &sum) {
 				return 400, []byte(`{"message": "not that"}`), nil
 			}
+		}
+		if p.label != nil {
+			out = append(out, p.label(sum))
+			continue
 		}
 		out = append(out, number("double", sum))
 	}
@@ -153,6 +158,35 @@ func TestComparisonFindsWhatMustBeKeptOut(t *testing.T) {
 		}
 	}
 }
+
+// Labels that turn within 1e-7 of the boundary are reported, those that turn
+// farther away lose.
+func TestLabelsAreComparedBesideTheBoundary(t *testing.T) {
+	turnsAt := func(boundary float64) func(float64) string {
+		return func(sum float64) string { return map[bool]string{true: "1", false: "0"}[sum*1e30 > boundary] }
+	}
+	for name, c := range map[string]struct {
+		native float64
+		turned bool
+		why    string
+	}{
+		"in the same place":  {7, false, ""},
+		"a little beside it": {7 + 7e-9, true, ""},
+		"too far from it":    {7 + 7e-4, true, "beside a boundary"},
+	} {
+		asked := 0
+		j := Job{Candidates: []serving.Native{{Schema: oneColumn}}, Columns: []column{{Name: "n", Type: "double", Points: []float64{1, 20}}},
+			Recipe: serving.Recipe{Example: []byte(`{"dataframe_split": {"columns": ["n"], "data": [[1.5], [12.5]]}}`)}}
+		got := j.compare(t.Context(), pretender{label: turnsAt(7), asked: &asked}, func(a Attempt) Candidate {
+			return pretender{native: a.Recipe.Launch.Native, label: turnsAt(c.native), asked: &asked}
+		})[0]
+		if (got.Turned > 0) != c.turned || c.why == "" && (got.Why != "" || got.Beside == 0) || !strings.Contains(got.Why, c.why) {
+			t.Errorf("%s: got %v; %d of %d turned", name, got, got.Turned, got.Beside)
+		}
+	}
+}
+
+const oneColumn = `[{"type":"double","name":"n","required":true}]`
 
 // What differs at one side of one threshold loses, and the row is shown.
 func TestOneRowThatDiffersLoses(t *testing.T) {
