@@ -33,6 +33,10 @@ type Options struct {
 	// confined it knows ("out of memory"); else "". It may be nil.
 	Ended func(a serving.Assignment) (why string)
 
+	// Listen, if set, opens what gateways connect to, in place of the Unix socket
+	// in Dir. Whoever connects there must have proven itself a gateway.
+	Listen func() (net.Listener, error)
+
 	// Drain is closed to ask for a drain: nothing new is taken, what is inside
 	// is finished, then Run returns nil. Nil never asks. See [Signals].
 	Drain <-chan struct{}
@@ -78,6 +82,7 @@ type agent struct {
 	server  *link.Server
 	cradle  *cradle
 	count   counters
+	spare   spare
 	request time.Duration // longest execution of one request
 	start   time.Duration // longest time from start to ready
 
@@ -141,17 +146,16 @@ func Run(ctx context.Context, o Options) error {
 
 // serve listens and keeps an engine, until the end.
 func (a *agent) serve(ctx context.Context) error {
-	path := filepath.Join(a.Dir, socketFile)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	l, err := a.open()
+	if err != nil {
 		return err
 	}
-	l, err := link.Listen(path)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", path, err)
-	}
 	a.server = link.NewServer(a.handle, a.report)
-	a.server.Admit = sameUser
+	a.server.Admit, a.server.Limit = sameUser, a.request
 	a.server.Lined = a.lined
+	if a.Listen != nil {
+		a.server.Admit = nil // they have proven themselves
+	}
 	a.cradle = newCradle()
 	defer a.cradle.close()
 	if err := a.set(serving.Starting, ""); err != nil {
@@ -175,8 +179,29 @@ func (a *agent) serve(ctx context.Context) error {
 	end()
 	a.server.Close()
 	parts.Wait()
-	os.Remove(path)
+	os.Remove(filepath.Join(a.Dir, socketFile))
 	return err
+}
+
+// open opens what gateways connect to, and notes where that is.
+func (a *agent) open() (net.Listener, error) {
+	path := filepath.Join(a.Dir, socketFile)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if a.Listen == nil {
+		l, err := link.Listen(path)
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", path, err)
+		}
+		return l, nil
+	}
+	l, err := a.Listen()
+	if err != nil {
+		return nil, fmt.Errorf("listen for gateways: %w", err)
+	}
+	a.record.seen.Addr = l.Addr().String() // nobody else has it yet
+	return l, nil
 }
 
 func (a *agent) listen(l net.Listener) error {

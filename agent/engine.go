@@ -30,6 +30,9 @@ type Engine interface {
 	// ctx's error; what it works on, Do waits for (the agent answers the caller
 	// at the deadline and kills an engine that does not come back).
 	//
+	// What ctx, r and w were may carry another request once Do has returned, so
+	// nobody may hold on to them; only r's Body may be read on, and then fails.
+	//
 	// An error for which errors.Is(err, [link.ErrNotTaken]) holds says that the
 	// engine has seen no byte of the request. Any other error means that there
 	// is no whole answer; if no head was written the caller gets a 502.
@@ -108,7 +111,8 @@ func equalFold(a, b string) bool {
 // What is written may wait until Flush or the return of Do, so a streaming
 // engine flushes after each event. An error means that nobody listens any more.
 type Answerer interface {
-	// Head starts the answer. Size is the body's length, -1 when unknown.
+	// Head starts the answer. Size is the body's length, -1 when unknown. header
+	// is not looked at again after it has returned.
 	// Hop-by-hop fields and Content-Length are not to be among header.
 	Head(status int, header []link.Field, size int64) error
 	Write(p []byte) (int, error)

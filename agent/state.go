@@ -86,8 +86,8 @@ func (r *record) set(change func(*serving.Replica)) error {
 	return os.Rename(path+".tmp", path)
 }
 
-func (r *record) get() serving.Replica {
+func (r *record) state() serving.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.seen
+	return r.seen.State
 }

@@ -122,7 +122,7 @@ func caller(v Visit) Principal {
 func Need(method, path string) Scope {
 	read := method == "GET" || method == "HEAD" || method == "OPTIONS"
 	switch {
-	case within(path, "/api/loadline/v1/tokens"):
+	case within(path, "/api/loadline/v1/tokens"), within(path, "/api/loadline/v1/gateways"): // gateways see everybody's tokens
 		return Admin
 	case path == "/invocations" || within(path, "/serving-endpoints"):
 		return Query

@@ -49,6 +49,10 @@ type Config struct {
 	Patience    Patience
 	Queue       queue.Policy // of each entity
 
+	// Dial opens a connection to a replica whose address is no path of a socket.
+	// Both sides must have proven who they are when it returns. Nil knows paths only.
+	Dial func(ctx context.Context, addr, replica string) (net.Conn, error)
+
 	// TLS is what clients are answered with that begin to speak it, over HTTP/1.1
 	// or HTTP/2 as they like. Nil speaks plain HTTP/1.1 only.
 	TLS *tls.Config

@@ -96,7 +96,7 @@ func (r *replica) keep() {
 func (r *replica) connect() error {
 	var why error
 	dialling, cancel := context.WithTimeout(r.ctx, 5*time.Second)
-	conn, err := link.Dial(dialling, r.addr, link.Hooks{
+	conn, err := r.dial(dialling, link.Hooks{
 		Granted: r.granted,
 		Load:    r.load,
 		Closed:  func(err error) { why = err },

@@ -10,7 +10,7 @@ type Incoming struct {
 	Request
 	pipe
 	peer    *peer
-	life    *life
+	life    life
 	head    []byte        // what the texts of Request point into
 	turn    chan struct{} // a token: a request has come; closed, none will
 	replied bool          // guarded by pipe.mu
@@ -20,13 +20,15 @@ type Incoming struct {
 // newIncoming makes one with a goroutine of its own, which carries one request
 // after another.
 func newIncoming(p *peer) *Incoming {
-	in := &Incoming{peer: p, life: new(life), turn: make(chan struct{}, 1)}
+	in := &Incoming{peer: p, turn: make(chan struct{}, 1)}
 	in.init(p.out)
+	p.server.take(in)
 	go in.run()
 	return in
 }
 
 func (in *Incoming) run() {
+	defer in.peer.server.drop(in)
 	for range in.turn {
 		in.carry()
 		if !in.peer.keep(in) {
@@ -39,7 +41,7 @@ func (in *Incoming) carry() {
 	defer in.peer.server.leave(in.peer)
 	defer in.life.end(nil)
 	defer in.conclude()
-	in.peer.server.handler(in.life, in)
+	in.peer.server.handler(&in.life, in)
 }
 
 // clean reports whether nobody can be left who still reads or ends the request:

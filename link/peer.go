@@ -141,8 +141,8 @@ func (in *Incoming) begin(h header, body []byte) {
 	in.reset(h.stream)
 	in.replied, in.over = false, false
 	in.deliver(h.stream, body, h.flags&flagEnd != 0)
-	in.life = in.life.begin(in.peer.server.base, in.Timeout)
 	p := in.peer
+	in.life.begin(p.server.limit(in.Timeout))
 	p.mu.Lock()
 	p.streams[h.stream] = in
 	p.out.others.Store(int32(len(p.streams) - 1))
@@ -153,11 +153,12 @@ func (in *Incoming) begin(h header, body []byte) {
 // vacant returns one that carries nothing.
 func (p *peer) vacant() *Incoming {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	n := len(p.free)
 	if n == 0 {
+		p.mu.Unlock()
 		return newIncoming(p)
 	}
+	defer p.mu.Unlock()
 	in := p.free[n-1]
 	p.free[n-1] = nil
 	p.free = p.free[:n-1]

@@ -10,8 +10,9 @@ import (
 )
 
 // A Handler carries one request. Its context ends when the client leaves, at
-// the request's deadline, and when the connection breaks. Its return frees the
-// place; an answer it has not begun by then is a broken one.
+// the request's deadline, and when the connection breaks; it is not to be used
+// after the handler's return, nor is what was derived from it. Its return frees
+// the place; an answer it has not begun by then is a broken one.
 type Handler func(ctx context.Context, in *Incoming)
 
 // A Server is the agent's end: it owns the load line and takes requests from
@@ -21,6 +22,10 @@ type Server struct {
 	// before Serve.
 	Admit func(net.Conn) error
 
+	// Limit bounds how long a request may take, whatever it says itself; zero
+	// does not. It is set before Serve.
+	Limit time.Duration
+
 	// Lined is called with the load line that a gateway asks for; nil ignores it.
 	// It is set before Serve, must be quick, and may call SetLine.
 	Lined func(n int)
@@ -28,8 +33,7 @@ type Server struct {
 	handler Handler
 	report  func(*Load)
 
-	base     context.Context // of all requests
-	stop     context.CancelFunc
+	closing  chan struct{}
 	handlers sync.WaitGroup
 	serving  sync.WaitGroup // connections and listeners
 
@@ -38,7 +42,8 @@ type Server struct {
 	peers     map[*peer]struct{}
 	open      map[net.Conn]struct{} // peers and those not yet greeted
 	listeners map[net.Listener]struct{}
-	dirty     []*peer // whose queue holds something to be flushed; see unlock
+	carriers  map[*Incoming]struct{} // with or without a request
+	dirty     []*peer                // whose queue holds something to be flushed; see unlock
 	sequence  uint64
 	load      Load // scratch for a report
 	draining  bool
@@ -53,8 +58,7 @@ type Server struct {
 // it may be nil, must be quick and must not call the server.
 func NewServer(h Handler, report func(*Load)) *Server {
 	s := &Server{handler: h, report: report, peers: map[*peer]struct{}{}, open: map[net.Conn]struct{}{},
-		listeners: map[net.Listener]struct{}{}, idle: make(chan struct{}), parted: make(chan struct{}, 1)}
-	s.base, s.stop = context.WithCancel(context.Background())
+		listeners: map[net.Listener]struct{}{}, carriers: map[*Incoming]struct{}{}, closing: make(chan struct{}), idle: make(chan struct{}), parted: make(chan struct{}, 1)}
 	return s
 }
 
@@ -76,7 +80,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
 			select {
 			case <-time.After(50 * time.Millisecond): // others may close theirs
-			case <-s.base.Done():
+			case <-s.closing:
 			}
 			continue
 		}
@@ -304,18 +308,44 @@ func (s *Server) settleLocked() {
 // the handlers.
 func (s *Server) Close() error {
 	s.mu.Lock()
-	s.closed = true
-	s.stop()
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
 	for l := range s.listeners {
 		l.Close()
 	}
 	for nc := range s.open {
 		hangUp(nc)
 	}
+	for in := range s.carriers {
+		in.life.end(context.Canceled)
+	}
 	s.mu.Unlock()
 	s.serving.Wait()
 	s.handlers.Wait()
 	return nil
+}
+
+// take keeps in mind who may carry requests, until drop.
+func (s *Server) take(in *Incoming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.carriers[in] = struct{}{}
+}
+
+func (s *Server) drop(in *Incoming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.carriers, in)
+}
+
+// limit is how long a request may take that asks for timeout; zero is for ever.
+func (s *Server) limit(timeout time.Duration) time.Duration {
+	if timeout <= 0 || s.Limit > 0 && timeout > s.Limit {
+		return s.Limit
+	}
+	return timeout
 }
 
 // enter spends the place of a request that p sent; false means that it must be

@@ -288,7 +288,7 @@ type Replica struct {
 	ID       string
 	Revision Revision
 	State    State
-	Addr     string // the agent's link address: the absolute path of a Unix socket
+	Addr     string // the agent's link address: the absolute path of a Unix socket, or HOST:PORT where it speaks TLS
 	PID      int    // of the agent
 	Engine   int    // process ID of the engine; 0 while there is none
 	Started  time.Time

@@ -24,7 +24,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "agent: --dir must be absolute, and nothing else is taken")
 		os.Exit(2)
 	}
-	if err := replica.Run(context.Background(), *dir, *owner, os.Stderr); err != nil {
+	if err := replica.Run(context.Background(), replica.Options{Dir: *dir, Owner: *owner, Log: os.Stderr}); err != nil {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}

@@ -61,7 +61,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict, 6 time
 	root.AddCommand(serveCommand(s), upCommand(s), deployCommand(s), invokeCommand(s), lsCommand(s), getCommand(s),
 		describeCommand(s), waitCommand(s), rollbackCommand(s), trafficCommand(s), scaleCommand(s), deleteCommand(s),
 		logsCommand(s), eventsCommand(s), explainCommand(s), whatifCommand(s), tokenCommand(s), doctorCommand(s), versionCommand(s),
-		agentCommand(s), prepareCommand(s), simulateCommand(s))
+		agentCommand(s), gatewayCommand(s), prepareCommand(s), simulateCommand(s))
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args, completion.RunE = cobra.ArbitraryArgs, onlyParts

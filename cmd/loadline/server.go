@@ -38,6 +38,7 @@ type plan struct {
 
 	certificate *gateway.Certificate // nil: no TLS
 	clear       bool                 // lets other machines in without it
+	secured     bool                 // new replicas are reached over TLS
 
 	log *slog.Logger
 }
@@ -56,6 +57,8 @@ type server struct {
 	cockpit  *cockpit.Cockpit
 	tokens   *tokens.Book
 	metrics  *prometheus.Registry
+	ring     *ring
+	hub      *hub // tells gateways in processes of their own
 	loopback bool
 }
 
@@ -82,6 +85,9 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	if s.tokens, err = tokens.Open(ctx, s.store.Drawer("tokens"), filepath.Join(p.data, "token"), time.Now); err != nil {
 		return s, err
 	}
+	if s.ring, err = openRing(p.state, "local"); err != nil {
+		return s, err
+	}
 	if s.platform, err = s.newPlatform(); err != nil {
 		return s, err
 	}
@@ -93,9 +99,11 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	s.gateway = gateway.New(gateway.Config{
 		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics,
 		TLS: s.encryption(), Clear: p.clear, Wake: s.cockpit.Woken,
+		Dial: s.ring.dial,
 	})
+	s.hub.Own = s.gateway
 	s.keeper = control.New(control.Parts{
-		Store: s.store, Platform: s.platform, Preparer: preparer, Router: s.gateway,
+		Store: s.store, Platform: s.platform, Preparer: preparer, Router: s.hub,
 		Sizer: s.cockpit, Drawer: s.store.Drawer("control"), Log: p.log, Metrics: control.NewMetrics(s.metrics), Sandbox: p.sandbox,
 	})
 	s.cockpit.Gateway, s.cockpit.Keeper = s.gateway, s.keeper
@@ -128,12 +136,12 @@ func (s *server) judge(c *gateway.Caller) auth.Verdict {
 // api is what the gateway hands on to.
 func (s *server) api() http.Handler {
 	s.desk = &control.Desk{}
-	return rest.New(rest.Config{
-		Desk: front{s.desk}, Pilot: s.cockpit, Tokens: book{s.tokens}, Log: s.log, Who: gateway.Who, Model: readModel,
+	return s.fleet(rest.New(rest.Config{
+		Desk: front{s.desk}, Pilot: s.cockpit, Tokens: book{s.tokens, s.rekey}, Log: s.log, Who: gateway.Who, Model: readModel,
 		CheckModel: func(m string) error { _, err := model.Parse(m); return err },
 		Named:      func(command string) []string { return named(command, s.data) },
 		Loopback:   s.loopback, Workspace: workspace(s.data), Version: version(),
-	})
+	}))
 }
 
 // front is control's desk as rest wants it.
@@ -145,12 +153,22 @@ func (f front) Logs(ctx context.Context, tenant, name string, q rest.LogQuery) (
 }
 
 // book is the book of tokens as rest wants it.
-type book struct{ *tokens.Book }
+type book struct {
+	*tokens.Book
+	changed func()
+}
 
 // Create implements [rest.Tokens].
 func (b book) Create(ctx context.Context, name string, scope auth.Scope, life time.Duration) (string, rest.Token, error) {
 	text, t, err := b.Book.Create(ctx, name, scope, life)
+	b.changed()
 	return text, told(t), err
+}
+
+// Revoke implements [rest.Tokens].
+func (b book) Revoke(ctx context.Context, id string) error {
+	defer b.changed()
+	return b.Book.Revoke(ctx, id)
 }
 
 // List implements [rest.Tokens].

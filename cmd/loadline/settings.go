@@ -37,7 +37,8 @@ var keys = []key{
 	{"host", "text"}, {"token", "text"}, {"data", "text"}, {"output", "text"},
 	{"listen", "text"}, {"sandbox", "text"}, {"insecure-http", "bool"}, {"uv", "text"},
 	{"tls-cert", "text"}, {"tls-key", "text"}, {"ca", "text"},
-	{"engine", "text"}, {"port", "port"},
+	{"engine", "text"}, {"port", "port"}, {"link", "text"},
+	{"server", "text"}, {"link-listen", "text"},
 	{"start-timeout", "duration"}, {"request-timeout", "duration"}, {"memory", "bytes"},
 }
 

@@ -37,6 +37,7 @@ to who asks for it. Programs of this machine may do without TLS on the same port
 	f := cmd.Flags()
 	f.String("listen", "", "address (LOADLINE_LISTEN; default "+defaultListen+")")
 	f.Bool("insecure-http", false, "let other machines in without encryption")
+	f.String("link", "", "unix or tls: how gateways reach replicas (default unix; tls proves both sides, as between machines)")
 	serverFlags(cmd)
 	return cmd
 }
@@ -86,6 +87,9 @@ func (s *shell) plan() (plan, error) {
 	p := plan{data: data, uv: s.settings.text("uv"), log: slog.New(slog.NewTextHandler(s.err, nil)), sandbox: true, limits: s.limits(),
 		clear: s.settings.yes("insecure-http")}
 	if p.certificate, err = s.certificate(p.log); err != nil {
+		return plan{}, err
+	}
+	if p.secured, err = s.onTLS(); err != nil {
 		return plan{}, err
 	}
 	switch mode := s.settings.text("sandbox"); mode {

@@ -26,13 +26,17 @@ import (
 // newPlatform starts replicas as agents of this very version.
 func (s *server) newPlatform() (*local.Platform, error) {
 	agent, err := agentCommandLine(s.data)
+	if s.secured {
+		agent, err = secureAgent()
+	}
 	if err != nil {
 		return nil, err
 	}
 	if s.fresh {
 		agent = append(agent, "--owner", strconv.Itoa(os.Getpid()))
 	}
-	return local.New(local.Config{Dir: s.state, Agent: append(agent, "--dir"), Log: s.log, Registry: s.metrics})
+	return local.New(local.Config{Dir: s.state, Agent: append(agent, "--dir"), Log: s.log, Registry: s.metrics,
+		Credential: s.ring.replica, Secured: s.secured})
 }
 
 // newPreparer brings models, environments and the trial of both together. What

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,23 +27,31 @@ import (
 	"loadline.dev/loadline/serving"
 )
 
-// Run is the life of the replica whose folder is dir, an absolute path: until
-// ctx ends, or it was asked to drain by a signal (see [agent.Signals]) and has.
-// With an owner above zero it drains too once that process is not its parent
-// any more. Its log goes to log.
-func Run(ctx context.Context, dir string, owner int, log io.Writer) error {
+// Options say which replica it is.
+type Options struct {
+	Dir   string    // its folder, absolute
+	Owner int       // above zero: it drains once that process is not its parent any more
+	Log   io.Writer // where its log goes
+
+	// Listen opens what gateways connect to; nil is a Unix socket in Dir.
+	Listen func() (net.Listener, error)
+}
+
+// Run is the life of a replica: until ctx ends, or it was asked to drain by a
+// signal (see [agent.Signals]) and has.
+func Run(ctx context.Context, o Options) error {
 	ctx, drain, stop := agent.Signals(ctx)
 	defer stop()
-	if owner > 0 {
-		go leaveWith(ctx, owner)
+	if o.Owner > 0 {
+		go leaveWith(ctx, o.Owner)
 	}
 	return agent.Run(ctx, agent.Options{
-		Dir: dir, Engine: newEngine, Drain: drain,
+		Dir: o.Dir, Engine: newEngine, Drain: drain, Listen: o.Listen,
 		Command: func(a serving.Assignment, argv []string, vars map[string]string, ports []int) (*exec.Cmd, error) {
-			return engineCommand(dir, a, argv, vars, ports)
+			return engineCommand(o.Dir, a, argv, vars, ports)
 		},
 		Ended: clearGroup,
-		Log:   slog.New(slog.NewTextHandler(log, nil)),
+		Log:   slog.New(slog.NewTextHandler(o.Log, nil)),
 	})
 }
 

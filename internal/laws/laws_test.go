@@ -43,6 +43,7 @@ var homes = map[string][]string{
 	"model/dir":             {"model"},
 	"simulate":              {"simulate/trace"},
 	"gateway":               {"link"},
+	"gateway/feed":          {},
 	"agent":                 {"link"},
 	"agent/pyworker":        {"agent", "link", "worker"},
 	"agent/upstream":        {"agent", "link"},

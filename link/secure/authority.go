@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	// life is how long a certificate is good. It is renewed when a third of that
+	// Life is how long a certificate is good. It is renewed when a third of that
 	// is left, so a server that is away for eight hours is not missed.
-	life = 24 * time.Hour
+	Life = 24 * time.Hour
 
 	// early is how far before its making a certificate is already good: clocks of
 	// two machines differ.
@@ -148,7 +148,7 @@ func (a *Authority) Sign(role Role, name string, request []byte, now time.Time) 
 
 func (a *Authority) lifetime() time.Duration {
 	if a.Life == 0 {
-		return life
+		return Life
 	}
 	return a.Life
 }

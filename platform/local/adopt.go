@@ -68,7 +68,7 @@ func (p *Platform) recognise(dir, id string) (*replica, serving.Assignment, erro
 	if birth, err := birthOf(was.PID); err != nil || birth != was.Birth {
 		return r, a, errEnded
 	}
-	r.process, r.adopted = process, true
+	r.process, r.adopted, r.vouched = process, true, r.hasCredential()
 	r.seen = serving.Replica{State: serving.Starting, Started: was.Started, Since: time.Now()}
 	r.readState()
 	r.watchStranger(p)

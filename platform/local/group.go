@@ -137,6 +137,9 @@ func (p *Platform) lookAtLocked(g *group, r *replica, now time.Time) {
 	}
 	before := r.seen
 	r.readState()
+	if err := p.vouch(r, now); err != nil {
+		p.Log.Error("the link's credential is not renewed", "replica", r.id, "why", err)
+	}
 	switch {
 	case r.seen.State != serving.Ready || !r.readyAt.IsZero():
 	case r.adopted:

@@ -22,6 +22,12 @@ type Config struct {
 	Dir   string   // the data folder, locked by its owner
 	Agent []string // command of an agent; the replica's folder is appended
 
+	// Credential makes what a replica proves itself with to gateways that reach
+	// it over TLS, and says when it is to be renewed. It is asked for new replicas
+	// if Secured is set, and for those that have one already.
+	Credential func(id string, now time.Time) (text []byte, renew time.Time, err error)
+	Secured    bool
+
 	// Vars are added to the few variables that agents inherit.
 	Vars map[string]string
 

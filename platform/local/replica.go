@@ -46,6 +46,9 @@ type replica struct {
 	leaving bool        // told to finish and go
 	killAt  time.Time   // when patience ends
 	dead    bool        // ended without being told
+
+	vouched bool      // it has a credential for the link
+	renewAt time.Time // of that
 }
 
 // A record of a process, written right after it was started, lets the next
@@ -73,6 +76,10 @@ func (p *Platform) spawn(g *group) (*replica, error) {
 	if err := writeFolder(r.dir, a); err != nil {
 		return r, fmt.Errorf("replica folder: %w", err)
 	}
+	r.vouched = p.Secured
+	if err := p.vouch(r, now); err != nil {
+		return r, err
+	}
 	if err := p.startProcess(r); err != nil {
 		return r, err
 	}
@@ -94,7 +101,11 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	// Renamed into place: whoever reads it reads all of it.
+	return writeFile(path, text)
+}
+
+// writeFile puts a file in place whole: whoever reads it reads all of it.
+func writeFile(path string, text []byte) error {
 	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
 		return err
 	}
