@@ -309,7 +309,7 @@ func (p *Pilot) Wake(now time.Time, waiting int, have Fleet) Decision {
 	if have.size() > 0 || waiting == 0 || p.policy.Rule == Static {
 		return p.Decide(now, have)
 	}
-	p.flight.woke = now
+	p.flight.woke, p.flight.rose = now, now
 	d := p.bound(Decision{Want: 1, Refused: 1, Why: Woken, Line: p.lineOr1()})
 	p.want = d.Want
 	return d

@@ -2,6 +2,7 @@ package autopilot
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -63,7 +64,9 @@ func (d *demand) estimate(horizon float64) (base, trend, sd float64, why Why) {
 	}
 	w := int(max(5, min(horizon, 60)))
 	slope, se := d.load.slope(w, sd)
-	if slope > trendOut*se {
+	// A step looks like a rise too; but it is over when the later half is level.
+	later, _ := d.load.slope((w+1)/2, sd)
+	if slope = min(slope, later); slope > trendOut*se {
 		trend = trendWeight * slope * (horizon + 1)
 		if d.mean+trend <= base {
 			return base, 0, sd, why
@@ -110,16 +113,18 @@ func (r *recent) mean(skip, n int) float64 {
 	return sum / float64(n)
 }
 
-// least is the smallest of the last n, zero where fewer are known.
-func (r *recent) least(n int) float64 {
-	if int(r.known) < n {
+// median is of the last n, at most meanSpan; zero where fewer than two are known.
+func (r *recent) median(n int) float64 {
+	var last [meanSpan]float32
+	n = min(n, int(r.known), len(last))
+	if n < 2 {
 		return 0
 	}
-	least := float32(math.Inf(1))
 	for k := range n {
-		least = min(least, r.at[(int(r.next)-1-k+2*len(r.at))%len(r.at)])
+		last[k] = r.at[(int(r.next)-1-k+2*len(r.at))%len(r.at)]
 	}
-	return float64(least)
+	slices.Sort(last[:n])
+	return float64(last[(n-1)/2])
 }
 
 // slope is the rise a second from the w seconds before the last w to these, and

@@ -19,6 +19,7 @@ type flight struct {
 	quiet  quiet
 	flown  time.Time // the second that was last decided on
 	woke   time.Time // when a request last found nothing
+	rose   time.Time // when more was last wanted than there was
 }
 
 func (f *flight) begin(p *Pilot) {
@@ -74,20 +75,24 @@ func (f *flight) observe(p *Pilot, s Sample, lost int) {
 func (p *Pilot) fly(now time.Time, have Fleet) Decision {
 	f, line, start := &p.flight, p.lineOr1(), p.start()
 	base, trend, sd, why := f.demand.estimate(start)
-	if now.Sub(f.woke) < 3*time.Second && !f.woke.IsZero() {
-		// It was asleep: one second of arrivals is not a rate. Five thousand at
-		// once are one replica's work for a while, not sixty replicas'.
-		base = min(base, f.demand.load.least(2))
-		trend, sd, why = 0, 0, Woken
+	head := trend + f.trials.headroom(base+trend, sd)
+	waking := !f.woke.IsZero() && now.Sub(f.woke) < (meanSpan+2)*time.Second && now.After(f.woke)
+	if waking {
+		// It was asleep, and a mean would take one second of arrivals for a rate.
+		// Five thousand at once are one replica's work for a minute, not sixty
+		// replicas'.
+		base, head, why = min(base, f.demand.load.median(int(now.Sub(f.woke)/time.Second))), 0, Woken
 	}
-	head := trend + f.trials.headroom(sd)
-	// What waits counts as far as those who are there or coming will not have
-	// cleared it when one that is started now could begin.
-	backlog := float64(p.last.Waiting)*f.demand.service - p.objective()*base
-	backlog -= max(0, float64(have.size())*line-base) * (start + clearWithin)
-	if backlog > 0 && why != Woken {
-		head += backlog / (start + clearWithin)
-		why = OnBacklog
+	// What waits beyond one objective's worth is to be cleared some time after a
+	// replica that is started now serves.
+	if backlog := float64(p.last.Waiting)*f.demand.service - p.objective()*base; backlog > 0 {
+		clear := float64(clearWithin)
+		if waking {
+			clear *= 4 // still well within a request's deadline
+		} else {
+			why = OnBacklog
+		}
+		head += backlog / (start + clear)
 	}
 	raw := replicas(base+head, line)
 	busy := base > 0 || p.last.Waiting > 0 || p.last.InFlight > 0
@@ -100,12 +105,15 @@ func (p *Pilot) fly(now time.Time, have Fleet) Decision {
 		f.wants.push(raw)
 	}
 	if raw >= have.size() {
+		if raw > have.size() {
+			f.rose = now
+		}
 		return p.unlessIdle(d, now, have)
 	}
 	if most := f.wants.max(); most > d.Want {
 		d.Want, d.Why = min(have.size(), most), Window
 	}
-	if keep := have.Starting + have.Fresh; d.Want < keep {
+	if keep := have.Starting + have.Fresh; d.Want < keep && now.Sub(f.rose).Seconds() < start+p.idle() {
 		d.Want, d.Why = keep, Unserved
 	}
 	return p.unlessIdle(d, now, have)
@@ -119,6 +127,9 @@ func (p *Pilot) unlessIdle(d Decision, now time.Time, have Fleet) Decision {
 	case p.last.Waiting > 0 || p.last.InFlight > 0 || p.last.Arrivals > 0:
 	case d.Want <= 1 && f.quiet.due(now, p.start()):
 		d.Want, d.Why = 1, Regular
+		if have.size() == 0 {
+			f.rose = now
+		}
 	case have.size() == 0 && d.Want <= 1:
 		d.Want, d.Why = 0, Asleep // what is left of the mean is no reason to start
 	case d.Want <= 1 && !f.quiet.since.IsZero() && quiet < p.idle():

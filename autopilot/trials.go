@@ -37,8 +37,8 @@ type trial struct {
 	ready  int32
 	wants  window
 	behind float32 // waits and is not late yet
-	cost   float64
-	late   float64
+	cost   float32 // smoothed, in the unit of load
+	late   float32
 }
 
 func (t *trials) begin(span int) {
@@ -48,8 +48,14 @@ func (t *trials) begin(span int) {
 	}
 }
 
-// headroom is what to keep beyond demand.
-func (t *trials) headroom(sd float64) float64 { return multiples[t.chosen] * sd }
+// headroom is what to keep beyond a demand. It is bounded by twice the demand:
+// where the deviation is larger than that, one burst of a minute ago made it,
+// and says nothing of the next second.
+func (t *trials) headroom(demand, sd float64) float64 {
+	return headroom(multiples[t.chosen], demand, sd)
+}
+
+func headroom(multiple, demand, sd float64) float64 { return min(multiple*sd, 2*demand) }
 
 // choose picks the best multiple by all seconds played so far.
 func (t *trials) choose() {
@@ -59,7 +65,7 @@ func (t *trials) choose() {
 	best := math.Inf(1)
 	for i := range t.all {
 		x := &t.all[i]
-		if score := x.cost/t.work + grudge*math.Sqrt(max(0, x.late)/t.work); score < best {
+		if score := float64(x.cost)/t.work + grudge*math.Sqrt(float64(max(0, x.late))/t.work); score < best {
 			best, t.chosen = score, uint8(i)
 		}
 	}
@@ -85,14 +91,14 @@ func (t *trials) play(x, asked, sd, line, start, objective float64) {
 		for _, n := range y.coming {
 			coming += n
 		}
-		y.cost += weight * (float64(y.ready+coming)*line - y.cost)
-		y.late += weight * (late - y.late)
+		y.cost += float32(weight * (float64(y.ready+coming)*line - float64(y.cost)))
+		y.late += float32(weight * (late - float64(y.late)))
 		if turn {
 			y.ready += y.coming[slot]
 			coming -= y.coming[slot]
 			y.coming[slot] = 0
 		}
-		want := int32(min(replicas(asked+multiples[i]*sd, line), 1<<20))
+		want := int32(min(replicas(asked+headroom(multiples[i], asked, sd), line), 1<<20))
 		if asked > 0 {
 			want = max(want, 1)
 		}
