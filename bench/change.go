@@ -132,51 +132,33 @@ func (b *bench) changeOnce(ctx context.Context, start func(context.Context) (cha
 	return ctx.Err()
 }
 
-// wards starts n wards of the plan and lists their sockets and ports.
-func (b *bench) wards(ctx context.Context, n int) (pids []int, sockets []string, ports []int, err error) {
-	if b.self, err = os.Executable(); err != nil {
-		return
-	}
-	for range n {
-		dir, err := os.MkdirTemp(b.dir, "ward")
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		var list []string
-		for i := range changePlan.factors {
-			port, err := harness.FreePort()
-			if err != nil {
-				return nil, nil, nil, err
-			}
-			ports = append(ports, port)
-			list = append(list, strconv.Itoa(port))
-			sockets = append(sockets, socketOf(dir, i))
-		}
-		pid, err := b.role(ctx, "ward", append(changePlan.args(), "-dir", dir, "-ports", strings.Join(list, ","))...)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		pids = append(pids, pid)
-		last := sockets[len(sockets)-1]
-		if err := harness.Eventually(ctx, 5*time.Second, func() error { _, err := os.Stat(last); return err }); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	return pids, sockets, ports, nil
-}
-
-// own runs start with a context that end ends, along with all it has spawned.
-func (b *bench) own(ctx context.Context, start func(ctx context.Context) (changed, error)) (changed, error) {
+// apart is a context of one's own, and what ends it along with all that was
+// spawned in it.
+func (b *bench) apart(ctx context.Context) (context.Context, func()) {
 	ctx, stop := context.WithCancel(ctx)
 	before := len(b.spawned)
-	end := func() {
+	return ctx, func() {
 		stop()
 		for _, cmd := range b.spawned[before:] {
 			_ = cmd.Wait()
 		}
 		b.spawned = b.spawned[:before]
 	}
-	s, err := start(ctx)
+}
+
+// own runs start apart, and n wards with it.
+func (b *bench) own(ctx context.Context, n int, start func(ctx context.Context, d []wardDoors) (changed, error)) (changed, error) {
+	ctx, end := b.apart(ctx)
+	var doors []wardDoors
+	for range n {
+		d, err := b.ward(ctx, changePlan)
+		if err != nil {
+			end()
+			return changed{}, err
+		}
+		doors = append(doors, d)
+	}
+	s, err := start(ctx, doors)
 	if err != nil {
 		end()
 		return s, err
@@ -186,13 +168,8 @@ func (b *bench) own(ctx context.Context, start func(ctx context.Context) (change
 }
 
 func (b *bench) switchVersion(ctx context.Context) (changed, error) {
-	return b.own(ctx, func(ctx context.Context) (changed, error) {
-		_, sockets, _, err := b.wards(ctx, 2)
-		if err != nil {
-			return changed{}, err
-		}
-		half := len(sockets) / 2
-		w, err := b.spread(ctx, strings.Join(sockets[:half], ",")+";"+strings.Join(sockets[half:], ","))
+	return b.own(ctx, 2, func(ctx context.Context, d []wardDoors) (changed, error) {
+		w, err := b.spread(ctx, strings.Join(d[0].sockets, ",")+";"+strings.Join(d[1].sockets, ","))
 		return changed{port: w.port, change: func() error { return syscall.Kill(w.pids["front"][0], syscall.SIGUSR1) }}, err
 	})
 }
@@ -200,31 +177,22 @@ func (b *bench) switchVersion(ctx context.Context) (changed, error) {
 // killReplica kills a replica with what is inside it: those requests are lost,
 // whoever carries them. One ward is one process, so each replica has its own.
 func (b *bench) killReplica(ctx context.Context) (changed, error) {
-	return b.own(ctx, func(ctx context.Context) (changed, error) {
-		pids, sockets, _, err := b.wards(ctx, 3)
-		if err != nil {
-			return changed{}, err
-		}
-		n := len(changePlan.factors)
-		w, err := b.spread(ctx, strings.Join([]string{sockets[0], sockets[n], sockets[2*n]}, ","))
-		return changed{port: w.port, change: func() error { return syscall.Kill(pids[0], syscall.SIGKILL) }}, err
+	return b.own(ctx, 3, func(ctx context.Context, d []wardDoors) (changed, error) {
+		w, err := b.spread(ctx, strings.Join([]string{d[0].sockets[0], d[1].sockets[0], d[2].sockets[0]}, ","))
+		return changed{port: w.port, change: func() error { return syscall.Kill(d[0].pid, syscall.SIGKILL) }}, err
 	})
 }
 
 // reloadHAProxy reloads HAProxy as its master does it: the listening sockets
 // are handed over, the old process finishes what it has.
 func (b *bench) reloadHAProxy(ctx context.Context) (changed, error) {
-	return b.own(ctx, func(ctx context.Context) (changed, error) {
-		_, _, ports, err := b.wards(ctx, 1)
-		if err != nil {
-			return changed{}, err
-		}
+	return b.own(ctx, 1, func(ctx context.Context, d []wardDoors) (changed, error) {
 		port, err := harness.FreePort()
 		if err != nil {
 			return changed{}, err
 		}
 		file := filepath.Join(b.dir, "reload-"+strconv.Itoa(port)+".conf")
-		conf := strings.Replace(haproxyPool(port, ports, "balance leastconn", ""), "global\n", "global\n    stats socket "+filepath.Join(b.dir, strconv.Itoa(port)+".sock")+" expose-fd listeners\n", 1)
+		conf := strings.Replace(haproxyPool(port, d[0].ports, "balance leastconn", ""), "global\n", "global\n    stats socket "+filepath.Join(b.dir, strconv.Itoa(port)+".sock")+" expose-fd listeners\n", 1)
 		if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 			return changed{}, err
 		}
@@ -235,12 +203,8 @@ func (b *bench) reloadHAProxy(ctx context.Context) (changed, error) {
 }
 
 func (b *bench) reloadNginx(ctx context.Context) (changed, error) {
-	return b.own(ctx, func(ctx context.Context) (changed, error) {
-		_, _, ports, err := b.wards(ctx, 1)
-		if err != nil {
-			return changed{}, err
-		}
-		w, err := b.nginxWith(ctx, b.dir, "nginx", func(port int, dir string) string { return nginxPool(port, ports, dir, "") })
+	return b.own(ctx, 1, func(ctx context.Context, d []wardDoors) (changed, error) {
+		w, err := b.nginxWith(ctx, b.dir, "nginx", func(port int, dir string) string { return nginxPool(port, d[0].ports, dir, "") })
 		if err != nil {
 			return changed{}, err
 		}

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// The overload of B12: three times of what four replicas with two places each
-// can do, from clients that give up after a second.
+// The overload of B12: three times of what four replicas with one place each can
+// do, from clients that give up after a second.
 var (
-	overloadPlan = wardPlan{factors: []float64{1, 1, 1, 1}, mean: 20 * time.Millisecond, places: 2}
+	overloadPlan = wardPlan{factors: []float64{1, 1, 1, 1}, mean: 20 * time.Millisecond, even: true, places: 1}
 	calm         = 3 * time.Second
 	after        = 5 * time.Second
 )
@@ -48,7 +48,7 @@ func (b *bench) overload(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	all := &overloadResults{Seconds: (15 * b.stretch / 2).Seconds()}
-	ways, end, err := b.wardWays(ctx, "overload", overloadPlan, overloadRivals)
+	ways, end, err := b.wardWays(ctx, overloadPlan, overloadRivals)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +58,10 @@ func (b *bench) overload(ctx context.Context) (any, error) {
 		}
 	}
 	for range b.rounds {
-		capacity := overloadCapacity(ctx, ways)
 		for i, row := range all.Rows {
 			for _, w := range ways {
 				if w.name == row.Way {
-					overloadOnce(ctx, w, capacity, &all.Rows[i], time.Duration(all.Seconds*1e9))
+					overloadOnce(ctx, w, overloadCapacity(ctx, ways), &all.Rows[i], time.Duration(all.Seconds*1e9))
 				}
 			}
 		}
@@ -140,31 +139,11 @@ func overloadOnce(ctx context.Context, w way, capacity float64, r *overloadRow, 
 
 // overloadRivals are the C proxies as one usually sets them up for this, and
 // with exactly the right numbers for these replicas.
-func overloadRivals(b *bench, ctx context.Context, dir string, ports []int) ([]way, error) {
-	var ways []way
-	for _, c := range []struct{ name, backend, server string }{
-		{"haproxy queue", "balance leastconn", "maxconn 32"},
-		{"haproxy queue, exact", "balance leastconn\n    timeout queue 150ms\n    option abortonclose", "maxconn 2"},
-	} {
-		w, err := b.haproxyWith(ctx, dir, c.name, func(port int) string { return haproxyPool(port, ports, c.backend, c.server) })
-		if err != nil {
-			return nil, err
-		}
-		ways = append(ways, w)
-	}
-	for _, c := range []struct {
-		name string
-		most int
-	}{{"nginx limit_conn 512", 512}, {"nginx limit_conn, exact", 24}} {
-		w, err := b.nginxWith(ctx, dir, c.name, func(port int, dir string) string {
-			return nginxPool(port, ports, dir, fmt.Sprintf("limit_conn all %d;", c.most))
-		})
-		if err != nil {
-			return nil, err
-		}
-		ways = append(ways, w)
-	}
-	return ways, nil
+var overloadRivals = []wardRival{
+	haproxyRival("haproxy queue", "balance leastconn", "maxconn 32"),
+	haproxyRival("haproxy queue, exact", "balance leastconn\n    timeout queue 150ms\n    option abortonclose", "maxconn 1"),
+	nginxRival("nginx limit_conn 512", "limit_conn all 512;"),
+	nginxRival("nginx limit_conn, exact", "limit_conn all 24;"),
 }
 
 func printOverload(all *overloadResults) {
@@ -191,20 +170,19 @@ type isolationRow struct {
 func (b *bench) isolation(ctx context.Context, all *overloadResults) error {
 	plan := overloadPlan
 	plan.factors = append(plan.factors, plan.factors...)
-	var well way
-	_, end, err := b.wardWays(ctx, "isolation", plan, func(b *bench, ctx context.Context, dir string, _ []int) ([]way, error) {
-		var sockets []string
-		for i := range plan.factors {
-			sockets = append(sockets, socketOf(dir, i))
-		}
-		w, err := b.spread(ctx, strings.Join(sockets[:4], ",")+";"+strings.Join(sockets[4:], ","))
-		well = w
-		return []way{w}, err
-	})
+	b2, end := b.apart(ctx)
+	defer end()
+	d, err := b.ward(b2, plan)
 	if err != nil {
 		return err
 	}
-	defer end()
+	well, err := b.spread(b2, strings.Join(d.sockets[:4], ",")+";"+strings.Join(d.sockets[4:], ","))
+	if err != nil {
+		return err
+	}
+	if err := b.answers(ctx, well.port); err != nil {
+		return err
+	}
 	troubles := []struct {
 		name, body string
 		rate       float64

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -45,7 +44,7 @@ func (b *bench) uneven(ctx context.Context) (any, error) {
 		}
 		return list
 	}
-	const mean = 10 * time.Millisecond
+	const mean = 40 * time.Millisecond // long beside what a busy machine adds
 	cases := []struct {
 		name string
 		plan wardPlan
@@ -59,7 +58,7 @@ func (b *bench) uneven(ctx context.Context) (any, error) {
 		if !chosen.MatchString(c.name) {
 			continue
 		}
-		ways, end, err := b.wardWays(ctx, "uneven", c.plan, unevenRivals)
+		ways, end, err := b.wardWays(ctx, c.plan, unevenRivals)
 		if err != nil {
 			return nil, err
 		}
@@ -84,12 +83,12 @@ func (b *bench) uneven(ctx context.Context) (any, error) {
 // unevenRounds asks every way in turn, as often as there are rounds.
 func (b *bench) unevenRounds(ctx context.Context, name string, rate float64, ways []way) ([]unevenRow, error) {
 	rows := make([]unevenRow, len(ways))
-	const warm = 2 * time.Second
+	const warm = 4 * time.Second // in which ways learn, if they do
 	for range b.rounds {
 		for i, w := range ways {
 			rows[i].Case, rows[i].Way = name, w.name
 			c := crowd{port: w.port, path: path, bodies: []string{question}, patience: 20 * time.Second}
-			shots := of(c.run(ctx, phase{rate, warm + 4*b.stretch}), warm, time.Hour)
+			shots := of(c.run(ctx, phase{rate, warm + 6*b.stretch}), warm, time.Hour)
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -119,9 +118,45 @@ func median(shots []shot) float64 {
 	return s.median()
 }
 
-// wardWays starts a ward, the gateway and the oracle in front of it, and the
-// rivals; end stops them all.
-func (b *bench) wardWays(ctx context.Context, name string, plan wardPlan, rivals func(b *bench, ctx context.Context, dir string, ports []int) ([]way, error)) (ways []way, end func(), err error) {
+// A wardRival is what is to stand in front of a ward.
+type wardRival struct {
+	name  string
+	start func(b *bench, ctx context.Context, d wardDoors) (way, error)
+}
+
+// wardDoors are where the replicas of a ward listen.
+type wardDoors struct {
+	pid     int
+	dir     string
+	sockets []string
+	ports   []int
+}
+
+// ward starts a ward.
+func (b *bench) ward(ctx context.Context, plan wardPlan) (d wardDoors, err error) {
+	if b.self, err = os.Executable(); err != nil {
+		return d, err
+	}
+	if d.dir, err = os.MkdirTemp(b.dir, "ward"); err != nil {
+		return d, err
+	}
+	var list []string
+	for i := range plan.factors {
+		port, err := harness.FreePort()
+		if err != nil {
+			return d, err
+		}
+		d.ports, d.sockets, list = append(d.ports, port), append(d.sockets, socketOf(d.dir, i)), append(list, strconv.Itoa(port))
+	}
+	if d.pid, err = b.role(ctx, "ward", append(plan.args(), "-dir", d.dir, "-ports", strings.Join(list, ","))...); err != nil {
+		return d, err
+	}
+	return d, harness.Eventually(ctx, 5*time.Second, func() error { _, err := os.Stat(d.sockets[len(d.sockets)-1]); return err })
+}
+
+// wardWays starts the gateway, the oracle and the rivals, each in front of a
+// ward of its own; end stops them all.
+func (b *bench) wardWays(ctx context.Context, plan wardPlan, rivals []wardRival) (ways []way, end func(), err error) {
 	ctx, stop := context.WithCancel(ctx)
 	before := len(b.spawned)
 	end = func() {
@@ -136,30 +171,17 @@ func (b *bench) wardWays(ctx context.Context, name string, plan wardPlan, rivals
 			end()
 		}
 	}()
-	if b.self, err = os.Executable(); err != nil {
-		return nil, nil, err
-	}
-	dir, err := os.MkdirTemp(b.dir, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	ports, list, sockets := make([]int, len(plan.factors)), make([]string, len(plan.factors)), make([]string, len(plan.factors))
-	for i := range ports {
-		if ports[i], err = harness.FreePort(); err != nil {
-			return nil, nil, err
-		}
-		list[i], sockets[i] = strconv.Itoa(ports[i]), socketOf(dir, i)
-	}
-	if _, err = b.role(ctx, "ward", append(plan.args(), "-dir", dir, "-ports", strings.Join(list, ","))...); err != nil {
-		return nil, nil, err
-	}
-	if err = harness.Eventually(ctx, 5*time.Second, func() error { _, err := os.Stat(sockets[len(sockets)-1]); return err }); err != nil {
-		return nil, nil, err
-	}
 	for _, subject := range []struct {
 		name, role string
 		args       []string
-	}{{ours, "spread", []string{"-to", strings.Join(sockets, ",")}}, {"oracle", "oracle", plan.args()}} {
+	}{{ours, "spread", nil}, {"oracle", "oracle", plan.args()}} {
+		if subject.name == ours {
+			d, err := b.ward(ctx, plan)
+			if err != nil {
+				return nil, nil, err
+			}
+			subject.args = []string{"-to", strings.Join(d.sockets, ",")}
+		}
 		port, err := harness.FreePort()
 		if err != nil {
 			return nil, nil, err
@@ -170,16 +192,25 @@ func (b *bench) wardWays(ctx context.Context, name string, plan wardPlan, rivals
 		}
 		ways = append(ways, way{name: subject.name, port: port, pids: map[string][]int{"front": {pid}}})
 	}
-	others, err := rivals(b, ctx, dir, ports)
-	if err != nil {
-		return nil, nil, err
-	}
-	ways = append(ways, others...)
 	chosen, err := regexp.Compile(b.subjects)
 	if err != nil {
 		return nil, nil, err
 	}
-	ways = slices.DeleteFunc(ways, func(w way) bool { return w.name != ours && w.name != "oracle" && !chosen.MatchString(w.name) })
+	for _, r := range rivals {
+		if !chosen.MatchString(r.name) {
+			continue
+		}
+		d, err := b.ward(ctx, plan) // its own: what one has piled up is not the next one's
+		if err != nil {
+			return nil, nil, err
+		}
+		w, err := r.start(b, ctx, d)
+		if err != nil {
+			return nil, nil, err
+		}
+		w.name = r.name
+		ways = append(ways, w)
+	}
 	for _, w := range ways {
 		if err = b.answers(ctx, w.port); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", w.name, err)
@@ -189,17 +220,22 @@ func (b *bench) wardWays(ctx context.Context, name string, plan wardPlan, rivals
 }
 
 // unevenRivals are the balancers of HAProxy and nginx that look at load.
-func unevenRivals(b *bench, ctx context.Context, dir string, ports []int) ([]way, error) {
-	var ways []way
-	for _, balance := range []string{"leastconn", "random(2)"} {
-		w, err := b.haproxyWith(ctx, dir, "haproxy "+balance, func(port int) string { return haproxyPool(port, ports, "balance "+balance, "") })
-		if err != nil {
-			return nil, err
-		}
-		ways = append(ways, w)
-	}
-	w, err := b.nginxWith(ctx, dir, "nginx least_conn", func(port int, dir string) string { return nginxPool(port, ports, dir, "") })
-	return append(ways, w), err
+var unevenRivals = []wardRival{
+	haproxyRival("haproxy leastconn", "balance leastconn", ""),
+	haproxyRival("haproxy random(2)", "balance random(2)", ""),
+	nginxRival("nginx least_conn", ""),
+}
+
+func haproxyRival(name, backend, server string) wardRival {
+	return wardRival{name, func(b *bench, ctx context.Context, d wardDoors) (way, error) {
+		return b.haproxyWith(ctx, d.dir, name, func(port int) string { return haproxyPool(port, d.ports, backend, server) })
+	}}
+}
+
+func nginxRival(name, more string) wardRival {
+	return wardRival{name, func(b *bench, ctx context.Context, d wardDoors) (way, error) {
+		return b.nginxWith(ctx, d.dir, name, func(port int, dir string) string { return nginxPool(port, d.ports, dir, more) })
+	}}
 }
 
 func (b *bench) haproxyWith(ctx context.Context, dir, name string, conf func(port int) string) (way, error) {

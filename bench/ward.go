@@ -24,7 +24,8 @@ import (
 // A wardPlan says how a ward's replicas behave.
 type wardPlan struct {
 	factors []float64     // of each replica: × the work of a request is what it takes
-	mean    time.Duration // of the work, which is drawn from an exponential distribution
+	mean    time.Duration // of the work
+	even    bool          // the work lies evenly between a half and one and a half of the mean; else it is exponential
 	places  int           // requests that one replica works on at once
 	pause   time.Duration // for which a replica stands still now and then; zero is never
 	every   time.Duration // between two pauses of one replica, on average
@@ -48,7 +49,7 @@ func (p wardPlan) args() []string {
 		factors = append(factors, fmt.Sprint(f))
 	}
 	return []string{"-factors", strings.Join(factors, ","), "-mean", p.mean.String(), "-places", strconv.Itoa(p.places),
-		"-pause", p.pause.String(), "-every", p.every.String()}
+		"-pause", p.pause.String(), "-every", p.every.String(), "-even=" + strconv.FormatBool(p.even)}
 }
 
 func (p *wardPlan) flags(f *flag.FlagSet) {
@@ -63,6 +64,7 @@ func (p *wardPlan) flags(f *flag.FlagSet) {
 		return nil
 	})
 	f.DurationVar(&p.mean, "mean", 10*time.Millisecond, "work of a request")
+	f.BoolVar(&p.even, "even", false, "work is not exponential")
 	f.IntVar(&p.places, "places", 1, "of a replica")
 	f.DurationVar(&p.pause, "pause", 0, "of a replica")
 	f.DurationVar(&p.every, "every", 10*time.Second, "between pauses")
@@ -92,7 +94,11 @@ func (b *bed) work() {
 	b.places <- struct{}{}
 	defer func() { <-b.places }()
 	b.mu.Lock()
-	took := time.Duration(b.dice.ExpFloat64() * b.factor * float64(b.plan.mean))
+	work := b.dice.ExpFloat64()
+	if b.plan.even {
+		work = .5 + b.dice.Float64()
+	}
+	took := time.Duration(work * b.factor * float64(b.plan.mean))
 	b.mu.Unlock()
 	b.sleep(took)
 }

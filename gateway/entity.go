@@ -148,12 +148,17 @@ func (g *Gateway) Withdraw(tenant, name string) {
 func (e *entity) follow(re serving.RouteEntity) {
 	old := *e.replicas.Load()
 	next := make([]*replica, 0, len(re.Replicas))
+	known := func(seen serving.Replica) int {
+		return slices.IndexFunc(old, func(r *replica) bool { return r.id == seen.ID && r.addr == seen.Addr })
+	}
+	// A new version comes all at once: nobody else is there to carry the load
+	// while its replicas start slowly.
+	beside := slices.ContainsFunc(re.Replicas, func(seen serving.Replica) bool { return known(seen) >= 0 })
 	for _, seen := range re.Replicas {
-		i := slices.IndexFunc(old, func(r *replica) bool { return r.id == seen.ID && r.addr == seen.Addr })
-		if i >= 0 {
+		if i := known(seen); i >= 0 {
 			next = append(next, old[i])
 		} else {
-			next = append(next, startReplica(e, seen, len(old) > 0))
+			next = append(next, startReplica(e, seen, beside))
 		}
 	}
 	policy := e.g.Queue

@@ -173,7 +173,11 @@ func (r *replica) settleLocked() {
 		return
 	}
 	room := limit - inside - int(r.held.Load())
-	if n := min(r.kept, room); n > 0 || r.kept < 0 { // fewer than none are kept: the agent took back what the gate has
+	n := r.kept // below zero: the agent took back what the gate has
+	if n > 0 {
+		n = max(0, min(n, room))
+	}
+	if n != 0 {
 		r.kept -= n
 		r.held.Add(int64(n))
 		r.e.gate.Grant(n)
