@@ -17,7 +17,7 @@ import (
 func main() {
 	play()
 	var b bench
-	only := flag.String("only", "", "run only this `suite`: path, spine, engines, loadline, uneven, overload or change")
+	only := flag.String("only", "", "run only this `suite`: path, spine, engines, loadline, ramp, uneven, overload or change")
 	flag.StringVar(&b.bin, "bin", "../bin/loadline", "the loadline `binary`")
 	flag.StringVar(&b.python, "python", os.Getenv("LOADLINE_TEST_PYTHON"), "an `interpreter` with MLflow and the models' packages")
 	flag.IntVar(&b.rounds, "rounds", 5, "interleaved rounds")
@@ -53,7 +53,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 	suites := []struct {
 		name string
 		run  func(context.Context) (any, error)
-	}{{"path", b.paths}, {"spine", b.spine}, {"engines", b.engines}, {"loadline", b.lines},
+	}{{"path", b.paths}, {"spine", b.spine}, {"engines", b.engines}, {"loadline", b.lines}, {"ramp", b.ramp},
 		{"uneven", b.uneven}, {"overload", b.overload}, {"change", b.change}}
 	for _, suite := range suites {
 		if only != "" && only != suite.name {
