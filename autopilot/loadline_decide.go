@@ -366,3 +366,7 @@ func (l *Line) Carries(service time.Duration) float64 {
 	}
 	return max(1, min(line, l.fit.law().Throughput(line)*service.Seconds()))
 }
+
+// Alone is how long a request takes that nobody is beside; zero while nothing is
+// known.
+func (l *Line) Alone() time.Duration { return seconds(l.fit.law().Inside(1)) }

@@ -154,8 +154,8 @@ func (b *bench) drop(ctx context.Context, name string) {
 	_ = b.loadline(ctx, "delete", name, "--yes").Run() // the data folder goes with the run anyway
 }
 
-// A shot is one request of the open loop.
-type shot struct {
+// An attempt is one request of the open loop.
+type attempt struct {
 	due  time.Time
 	took time.Duration
 	err  error
@@ -184,12 +184,12 @@ func (b *bench) rampOne(ctx context.Context, policy string, carried float64, bod
 }
 
 // shoot sends requests when they are due, whatever became of those before.
-func (b *bench) shoot(ctx context.Context, url string, bodies []string, start, step time.Time, rate float64) []shot {
+func (b *bench) shoot(ctx context.Context, url string, bodies []string, start, step time.Time, rate float64) []attempt {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096}, Timeout: 60 * time.Second}
 	defer client.CloseIdleConnections()
 	dice := rand.New(rand.NewPCG(6, 6))
 	var mu sync.Mutex
-	var shots []shot
+	var shots []attempt
 	var flying sync.WaitGroup
 	end := step.Add(rampBusy)
 	for due := start; due.Before(end) && ctx.Err() == nil; {
@@ -198,7 +198,7 @@ func (b *bench) shoot(ctx context.Context, url string, bodies []string, start, s
 		flying.Go(func() {
 			err := askOnce(ctx, client, url, body)
 			mu.Lock()
-			shots = append(shots, shot{at, time.Since(at), err})
+			shots = append(shots, attempt{at, time.Since(at), err})
 			mu.Unlock()
 		})
 		now := rampSlow
@@ -212,7 +212,7 @@ func (b *bench) shoot(ctx context.Context, url string, bodies []string, start, s
 }
 
 // judge reads the shots by the second in which they were due.
-func (r *rampRow) judge(shots []shot, step time.Time) {
+func (r *rampRow) judge(shots []attempt, step time.Time) {
 	seconds := int(rampBusy / time.Second)
 	by := make([][]float64, seconds)
 	var calm, last []float64

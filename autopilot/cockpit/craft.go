@@ -66,6 +66,9 @@ func (f *craft) steer(c *Cockpit) {
 	}
 	p.Min, p.Max, p.Idle = f.scale.Min, c.most(f.scale), f.scale.Idle
 	p.Objective, p.Start = f.scale.Objective, f.starts.usual()
+	if f.line != nil {
+		p.Service = f.line.Alone()
+	}
 	if p.Rule == autopilot.Static {
 		p.Min, p.Max = 0, 0
 	}
