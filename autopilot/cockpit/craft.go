@@ -35,7 +35,6 @@ type craft struct {
 	kept    time.Time
 	pulses  map[string]autopilot.Pulse
 	starts  starts
-	lineRow time.Time
 
 	file rows
 }
