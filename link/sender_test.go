@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -110,4 +111,25 @@ type countConn struct {
 func (c *countConn) Write(p []byte) (int, error) {
 	c.writes.Add(1)
 	return c.Conn.Write(p)
+}
+
+// The answer to a request may come just as it is cancelled: after its end, and
+// before its number is forgotten.
+func TestAnswerToACancelledRequestIsNoMalformedOne(t *testing.T) {
+	c := &Conn{streams: map[uint32]*Stream{}, out: &sender{}}
+	c.places.Store(1)
+	s, err := c.newStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.end(s.id, ErrCancelled)
+	frames, err := appendAnswer(nil, s.id, &Answer{Status: 200, Size: 2}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames = appendData(frames, s.id, []byte("ok"), flagEnd)
+	in := newReader(bytes.NewReader(frames))
+	if err := in.loop(c.handle); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection ended with %v, for all who use it", err)
+	}
 }

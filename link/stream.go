@@ -116,11 +116,12 @@ func (s *Stream) handle(h header, payload []byte) error {
 
 func why(payload []byte) string { return string(payload[:min(len(payload), maxWhy)]) }
 
-// state says whether the stream is still the one of that id, and has its head.
+// state says whether the stream is still the one of that id, with somebody who
+// waits, and has its head. Of a cancelled one the head is not looked at.
 func (s *Stream) state(id uint32) (current, answered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.id == id, s.answered
+	return s.id == id && s.err == nil, s.answered
 }
 
 func (s *Stream) head(h header, payload []byte) error {
