@@ -235,52 +235,6 @@ func (g *Gateway) take(nc net.Conn) {
 	}()
 }
 
-// drainPause is how long idle connections stay open once a drain began: a
-// client may just be sending on one, and gets its answer, with a
-// "Connection: close" on it.
-const drainPause = 500 * time.Millisecond
-
-// Drain takes no new connections, finishes what is in flight and waits until
-// every connection has ended, or for ctx. Then it closes what is left.
-func (g *Gateway) Drain(ctx context.Context) error {
-	g.draining.Store(true)
-	g.mu.Lock()
-	for l := range g.listeners {
-		l.Close()
-	}
-	g.mu.Unlock()
-	started := g.now()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	pausing := true
-	for {
-		if pausing && g.now()-started > int64(drainPause) {
-			pausing = false
-			g.front.goAway()
-		}
-		if g.endIdle(!pausing) == 0 {
-			return g.Close()
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			g.Close()
-			return ctx.Err()
-		}
-	}
-}
-
-// endIdle ends idle connections if it may, and counts those that are left.
-func (g *Gateway) endIdle(may bool) int {
-	crowd := g.crowd()
-	for _, c := range crowd {
-		if may {
-			c.endIdle()
-		}
-	}
-	return len(crowd)
-}
-
 // crowd lists the connections, so that whoever goes through them may take
 // longer with one than others should wait for the lock.
 func (g *Gateway) crowd() []*conn {

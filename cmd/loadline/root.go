@@ -14,6 +14,7 @@ type shell struct {
 	out, err io.Writer // data, talk
 	settings settings
 	format   string // table, json, yaml
+	takeover bool   // up
 }
 
 // run is the whole program; it returns the exit code.

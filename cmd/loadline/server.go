@@ -19,6 +19,7 @@ import (
 	"loadline.dev/loadline/autopilot/cockpit"
 	"loadline.dev/loadline/control"
 	"loadline.dev/loadline/gateway"
+	"loadline.dev/loadline/internal/handover"
 	"loadline.dev/loadline/model"
 	"loadline.dev/loadline/model/mlmodel"
 	"loadline.dev/loadline/platform/local"
@@ -40,6 +41,10 @@ type plan struct {
 	clear       bool                 // lets other machines in without it
 	secured     bool                 // new replicas are reached over TLS
 
+	// Another process may take over (up); and from whom this one does, nil being nobody.
+	replaceable bool
+	legacy      *handover.Legacy
+
 	log *slog.Logger
 }
 
@@ -60,6 +65,7 @@ type server struct {
 	ring     *ring
 	hub      *hub // tells gateways in processes of their own
 	loopback bool
+	helm     helm
 }
 
 // newServer puts the rooms together. Close ends what it began.
@@ -97,7 +103,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	}
 	s.cockpit = s.newCockpit() // before the API, which asks it
 	s.gateway = gateway.New(gateway.Config{
-		Judge: s.judge, API: s.probes(s.api()), Root: p.root, Log: p.log, Metrics: s.metrics,
+		Judge: s.judge, API: s.helm.guard(s.probes(s.api())), Root: p.root, Log: p.log, Metrics: s.metrics,
 		TLS: s.encryption(), Clear: p.clear, Wake: s.cockpit.Woken,
 		Dial: s.ring.dial,
 	})
@@ -193,7 +199,8 @@ func readModel(r serving.Recipe) (mlmodel.Model, error) {
 }
 
 // run serves until ctx ends, then drains and stops, replicas included: the
-// next start finds the wishes and starts them again.
+// next start finds the wishes and starts them again. If another process takes
+// over before, it only finishes what is under way.
 func (s *server) run(ctx context.Context, l net.Listener) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -202,35 +209,60 @@ func (s *server) run(ctx context.Context, l net.Listener) error {
 	}
 	var parts sync.WaitGroup
 	failed := make(chan error, 3)
-	parts.Go(func() {
-		if err := s.keeper.Run(life); err != nil && life.Err() == nil {
-			failed <- fmt.Errorf("control: %w", err)
-		}
-	})
-	parts.Go(func() {
-		if err := s.cockpit.Run(life); err != nil && life.Err() == nil {
-			failed <- fmt.Errorf("autopilot: %w", err)
-		}
-	})
+	s.takeHelm(life, failed)
+	if s.legacy != nil {
+		s.ready(ctx)
+	}
 	parts.Go(func() {
 		if err := s.gateway.Serve(life, l); err != nil {
 			failed <- fmt.Errorf("gateway: %w", err)
 		}
 	})
+	taken := make(chan struct{})
+	if s.replaceable {
+		parts.Go(func() {
+			if s.offer(life, l) {
+				close(taken)
+			}
+		})
+	}
 	var err error
 	select {
-	case <-ctx.Done():
+	case <-taken:
+		s.part(ctx)
 	case err = <-failed:
+		s.drain(ctx)
+	case <-ctx.Done():
+		s.drain(ctx)
 	}
+	end()
+	parts.Wait()
+	s.helm.hands.Wait()
+	if !s.helm.left.Load() {
+		s.platform.Stop(stopFor)
+	}
+	return err
+}
+
+// takeHelm starts what runs until the helm is left.
+func (s *server) takeHelm(life context.Context, failed chan<- error) {
+	command, cease := context.WithCancel(life)
+	s.helm.cease = cease
+	for name, run := range map[string]func(context.Context) error{"control": s.keeper.Run, "autopilot": s.cockpit.Run} {
+		s.helm.hands.Go(func() {
+			if err := run(command); err != nil && command.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+}
+
+func (s *server) drain(ctx context.Context) {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
 	defer cancel()
 	if late := s.gateway.Drain(drain); late != nil {
 		s.log.Warn("drain", "why", "some requests did not end in time")
 	}
-	end()
-	parts.Wait()
-	s.platform.Stop(stopFor)
-	return err
 }
 
 // How long requests in flight may take once the server is asked to stop, and

@@ -31,11 +31,14 @@ On loopback, invocations and health need no token; everything else needs one. Th
 start and lies in the data folder, where the command line of the same user finds it.
 
 Other machines are let in with --tls-cert and --tls-key; both files are read again when they change. HTTP/2 is spoken
-to who asks for it. Programs of this machine may do without TLS on the same port.`,
+to who asks for it. Programs of this machine may do without TLS on the same port.
+
+With --takeover the server that runs on the same data folder hands its port over and finishes what it has.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return s.up(cmd.Context()) },
 	}
 	f := cmd.Flags()
 	f.String("listen", "", "address (LOADLINE_LISTEN; default "+defaultListen+")")
+	f.BoolVar(&s.takeover, "takeover", false, "take over from the server that runs on the data folder, without losing a request; start as usual if none does")
 	f.Bool("insecure-http", false, "let other machines in without encryption")
 	f.String("link", "", "unix or tls: how gateways reach replicas (default unix; tls proves both sides, as between machines)")
 	serverFlags(cmd)
@@ -58,11 +61,14 @@ func (s *shell) up(ctx context.Context) error {
 		return err
 	}
 	p.state = p.data
-	l, loopback, err := listen(cmp.Or(s.settings.text("listen"), defaultListen), p.clear || p.certificate != nil)
+	l, loopback, err := s.door(&p)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	if p.legacy != nil {
+		defer p.legacy.Close() // does nothing to one that was told
+	}
 	signal.Ignore(syscall.SIGPIPE) // whoever reads our talk may leave
 	srv, err := newServer(ctx, p, loopback)
 	if err != nil {
@@ -76,6 +82,25 @@ func (s *shell) up(ctx context.Context) error {
 		return err
 	}
 	return ended(ctx)
+}
+
+// door is what up listens on: of its own, or that of the server before.
+func (s *shell) door(p *plan) (l net.Listener, loopback bool, err error) {
+	addr := cmp.Or(s.settings.text("listen"), defaultListen)
+	p.replaceable = true
+	if !s.takeover {
+		return listen(addr, p.clear || p.certificate != nil)
+	}
+	if loopback, err = reachable(addr, p.clear || p.certificate != nil); err != nil {
+		return nil, false, err
+	}
+	if p.legacy, err = inherit(p.data, addr); err != nil {
+		return nil, false, err
+	}
+	if p.legacy == nil {
+		return listen(addr, true)
+	}
+	return p.legacy.Listener, loopback, nil
 }
 
 // plan reads what up and serve have in common.
@@ -146,14 +171,8 @@ func holdsLine(h sandbox.Holds) string {
 // listen opens the one port, and refuses to be reached by others unless they
 // may be, because they encrypt or need not.
 func listen(addr string, others bool) (l net.Listener, loopback bool, err error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, false, usage("--listen %q is not an address like %s", addr, defaultListen)
-	}
-	loopback = auth.Loopback(host)
-	if !loopback && !others {
-		return nil, false, &fault{exit: exitUsage, what: addr + " can be reached from other machines, and nothing would be encrypted",
-			fix: "add --tls-cert and --tls-key, listen on 127.0.0.1, or add --insecure-http if a proxy in front encrypts"}
+	if loopback, err = reachable(addr, others); err != nil {
+		return nil, false, err
 	}
 	l, err = net.Listen("tcp", addr)
 	if err == nil {
@@ -164,6 +183,21 @@ func listen(addr string, others bool) (l net.Listener, loopback bool, err error)
 		f.exit, f.why, f.fix = exitConflict, "something listens there already", "end it, or choose another port"
 	}
 	return nil, false, f
+}
+
+// reachable says whether only this machine reaches addr, and refuses one that
+// others reach unless they may.
+func reachable(addr string, others bool) (loopback bool, err error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false, usage("--listen %q is not an address like %s", addr, defaultListen)
+	}
+	loopback = auth.Loopback(host)
+	if !loopback && !others {
+		return false, &fault{exit: exitUsage, what: addr + " can be reached from other machines, and nothing would be encrypted",
+			fix: "add --tls-cert and --tls-key, listen on 127.0.0.1, or add --insecure-http if a proxy in front encrypts"}
+	}
+	return loopback, nil
 }
 
 // errInterrupted ends a server that Ctrl-C stopped, after it has drained.

@@ -125,9 +125,23 @@ func (s *server) close() error {
 	if s.gateway != nil {
 		errs = append(errs, s.gateway.Close())
 	}
-	if s.platform != nil {
-		s.platform.Release()
-	}
+	return errors.Join(append(errs, s.closeHelm())...)
+}
+
+// closeHelm gives up what only one process on the data folder may hold. Replicas
+// that run go on.
+func (s *server) closeHelm() error {
+	var errs []error
+	s.helm.closing.Do(func() {
+		if s.platform != nil {
+			s.platform.Release()
+		}
+		errs = s.closeStores()
+	})
+	return errors.Join(errs...)
+}
+
+func (s *server) closeStores() (errs []error) {
 	for _, store := range []*local.Store{s.store, s.cache} {
 		if store != nil {
 			errs = append(errs, store.Close())
@@ -136,7 +150,7 @@ func (s *server) close() error {
 	if s.lock != nil {
 		errs = append(errs, s.lock.Release())
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // workspace is a number that is the same at every start on one data folder.

@@ -131,7 +131,7 @@ func sendListener(c *net.UnixConn, l *net.TCPListener) error {
 
 // expect reads a line, which must be word.
 func expect(c *net.UnixConn, in *bufio.Reader, word string, within time.Duration) error {
-	c.SetReadDeadline(time.Now().Add(within))
+	_ = c.SetReadDeadline(time.Now().Add(within)) // fails only where reading does
 	line, err := in.ReadString('\n')
 	if err != nil {
 		return fmt.Errorf("await %q: %w", word, err)
@@ -171,7 +171,7 @@ func ask(c *net.UnixConn, suits func(string) error) (net.Listener, error) {
 	if err := sameUser(c); err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte(hello + "\n")); err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func ask(c *net.UnixConn, suits func(string) error) (net.Listener, error) {
 	if _, err := c.Write([]byte(give + "\n")); err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(time.Minute)) // work is brought to an end there
+	_ = c.SetDeadline(time.Now().Add(time.Minute)) // work is brought to an end there
 	return receiveListener(c, buf)
 }
 
@@ -213,7 +213,7 @@ func receiveListener(c *net.UnixConn, buf []byte) (net.Listener, error) {
 // Serving tells the older process to stop accepting.
 func (l *Legacy) Serving() error {
 	defer l.c.Close()
-	l.c.SetDeadline(time.Now().Add(patience))
+	_ = l.c.SetDeadline(time.Now().Add(patience))
 	_, err := l.c.Write([]byte(serving + "\n"))
 	return err
 }

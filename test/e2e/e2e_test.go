@@ -115,17 +115,21 @@ func setUp(e *testscript.Env) error {
 	return nil
 }
 
-// server start|stop|kill runs `loadline up` as long as the script wants.
+// server start|replace|stop|kill runs `loadline up` as long as the script wants.
 func server(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: server start|stop|kill")
+		ts.Fatalf("usage: server start|replace|stop|kill")
 	}
 	pidFile := ts.MkAbs("server.pid")
 	switch args[0] {
-	case "start":
+	case "start", "replace":
+		up, before := []string{"up"}, 0
+		if args[0] == "replace" {
+			up, before = append(up, "--takeover"), number(ts, pidFile)
+		}
 		log, err := os.OpenFile(ts.MkAbs("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		ts.Check(err)
-		cmd := exec.Command(filepath.Join(bin, "loadline"), "up")
+		cmd := exec.Command(filepath.Join(bin, "loadline"), up...)
 		cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environment(ts), ts.Getenv("WORK"), log, log
 		ts.Check(cmd.Start())
 		log.Close()
@@ -142,6 +146,9 @@ func server(ts *testscript.TestScript, neg bool, args []string) {
 			<-done
 			reap(ts.Getenv("DATA"))
 		})
+		if before > 0 {
+			ts.Check(eventually(30*time.Second, func() error { return ended(before) }))
+		}
 		ts.Check(eventually(30*time.Second, func() error { return ask(ts.Getenv("LOADLINE_HOST") + "/readyz") }))
 	case "stop", "kill":
 		pid := number(ts, pidFile)
