@@ -95,7 +95,7 @@ func newConn(g *Gateway, nc net.Conn) *conn {
 		limitUnsent(c.raw)
 	}
 	c.ctx, c.leave = context.WithCancel(context.Background())
-	c.in = make([]byte, firstBuffer)
+	c.borrow()
 	return c
 }
 
@@ -217,6 +217,27 @@ func (c *conn) early(err error, until *atomic.Int64, set func(time.Time) error) 
 	return set(time.Time{}) == nil
 }
 
+// firstBuffers are those that no connection reads into now. One that is idle holds
+// none: ten thousand of them would be most of the gateway's memory.
+var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
+
+// borrow sees to it that there is a buffer to read into.
+func (c *conn) borrow() {
+	if c.in == nil {
+		c.in = firstBuffers.Get().(*[firstBuffer]byte)[:]
+		c.r, c.w, c.floor = 0, 0, 0
+	}
+}
+
+// giveBack parts with an empty buffer until there is something to read. Only
+// poll may, which borrows one again.
+func (c *conn) giveBack() {
+	if c.r == c.w && len(c.in) == firstBuffer {
+		firstBuffers.Put((*[firstBuffer]byte)(c.in))
+		c.in, c.r, c.w, c.floor = nil, 0, 0, 0
+	}
+}
+
 // makeRoom makes sure that in has room behind w, without touching in[:floor].
 func (c *conn) makeRoom() {
 	if c.r == c.w && c.floor > 0 {
@@ -259,8 +280,8 @@ func (c *conn) execute() bool {
 		c.out = nil // an idle connection holds little
 	}
 	if len(c.in) > firstBuffer && c.r == c.w {
-		c.in = make([]byte, firstBuffer)
-		c.r, c.w = 0, 0
+		c.in = nil
+		c.borrow()
 	}
 	return true
 }

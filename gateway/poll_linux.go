@@ -45,11 +45,13 @@ func (c *conn) ready(fd int) (stop, ordinary bool) {
 	if c.r == c.w {
 		c.r, c.w = 0, 0
 	}
+	c.borrow()
 	room := c.in[c.w:]
 	n, err := nonblock.Read(fd, room)
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
 		c.await(false)
+		c.giveBack()
 		return false, false
 	case err != nil || n == 0:
 		return true, false
@@ -65,6 +67,7 @@ func (c *conn) ready(fd int) (stop, ordinary bool) {
 		return true, true
 	}
 	c.await(false)
+	c.giveBack()
 	return false, false
 }
 
