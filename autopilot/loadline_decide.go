@@ -358,10 +358,12 @@ func (l *Line) probe(now time.Time, to int, bound LineWhy) (int, LineWhy) {
 // requests at once one replica carries for good when each takes service. It is
 // below [Line.Current] where the line lies beyond the point from which on those
 // inside only share what is done: there each takes longer, and a demand counted
-// in shorter times would seem to fit.
+// in shorter times would seem to fit. Where nothing was seen near the line it is the
+// line: a law says nothing of what lies far beyond its data.
 func (l *Line) Carries(service time.Duration) float64 {
 	line := float64(l.line)
-	if service <= 0 || l.bounds.Fixed || l.gainError() > vague {
+	mean, deviation := l.fit.inside(line)
+	if service <= 0 || l.bounds.Fixed || float64(l.top()) < 0.7*line || deviation > 0.2*mean {
 		return line
 	}
 	return max(1, min(line, l.fit.law().Throughput(line)*service.Seconds()))

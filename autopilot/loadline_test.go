@@ -306,6 +306,11 @@ func TestALineBeyondTheKneeIsPlannedWithAsTheKnee(t *testing.T) {
 	if got := l.Carries(ms(50)); got < 8 || got > 12 {
 		t.Errorf("a line of %d is planned with as %.1f, want about 10", l.Current(), got)
 	}
+	l = NewLine(Bounds{Prior: 64}, Profile{})
+	climb(l, func(n float64) time.Duration { return ms(50 + 20*(n-1)) }, morning, 30, 2.5, dice)
+	if got := l.Carries(ms(70)); got != 64 {
+		t.Errorf("what was seen of two at once says that a line of 64 is planned with as %v", got)
+	}
 	if got := NewLine(Bounds{Prior: 8}, Profile{}).Carries(ms(50)); got != 8 {
 		t.Errorf("a line that nothing is known of is planned with as %v", got)
 	}
