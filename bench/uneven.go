@@ -288,7 +288,7 @@ func nginxPool(port int, behind []int, dir, more string) string {
 	text := nginxConf(port, 1, dir)
 	text = strings.Replace(text, "server 127.0.0.1:1;", "least_conn; "+servers.String(), 1)
 	text = strings.Replace(text, "location / {", more+" location / {", 1)
-	return strings.Replace(text, "access_log off;", "access_log off; limit_conn_zone $server_name zone=all:1m;", 1)
+	return strings.Replace(text, "access_log off;", "access_log off; limit_conn_zone $server_port zone=all:1m;", 1)
 }
 
 func unevenGoals(name string, load float64, rows []unevenRow) []goal {

@@ -19,6 +19,7 @@ import (
 type guard struct {
 	inFlight atomic.Int64 // requests in the gateway
 	memory   atomic.Int64 // bytes of bodies
+	asked    atomic.Int64 // requests that a rate was asked for, since Calls last told
 	limits   atomic.Pointer[limits]
 }
 
@@ -34,6 +35,7 @@ type rate struct {
 	says serving.Rate
 	name string // in the RateLimit fields
 	rate limit.Rate
+	part *atomic.Pointer[limit.Rate] // of it, that this gateway may use
 
 	all  *limit.Bucket
 	mu   *sync.Mutex
@@ -61,8 +63,10 @@ func newLimits(q serving.Quota) *limits {
 		if r.Period != time.Minute {
 			name += "-" + serving.PeriodName(r.Period)
 		}
-		l.rates = append(l.rates, rate{says: r, name: name, rate: limit.Every(r.Calls, r.Period),
-			all: new(limit.Bucket), mu: new(sync.Mutex), each: new(limit.Book)})
+		made := rate{says: r, name: name, rate: limit.Every(r.Calls, r.Period), part: new(atomic.Pointer[limit.Rate]),
+			all: new(limit.Bucket), mu: new(sync.Mutex), each: new(limit.Book)}
+		made.part.Store(&made.rate)
+		l.rates = append(l.rates, made)
 		policy = append(policy, fmt.Sprintf(`"%s";q=%d;w=%d`, name, r.Calls, int(r.Period.Seconds())))
 	}
 	if q.InFlight > 0 {
@@ -120,16 +124,17 @@ func (r *request) take(l *limits) *fault {
 		return nil
 	}
 	c, now := r.c, int64(r.started.Sub(r.c.g.epoch))
+	c.guard.asked.Add(1)
 	for i := range l.rates {
 		rate := &l.rates[i]
-		s := rate.bucket(r.caller, now).Take(rate.rate, now)
+		s := rate.bucket(r.caller, now).Take(*rate.part.Load(), now)
 		c.left = append(c.left, s)
 		if s.OK {
 			continue
 		}
 		for j := range l.rates[:i] {
 			before := &l.rates[j]
-			before.bucket(r.caller, now).Undo(before.rate)
+			before.bucket(r.caller, now).Undo(*before.part.Load())
 			c.left[j].Left++
 		}
 		return &fault{status: 429, code: "REQUEST_LIMIT_EXCEEDED", retry: seconds(s.Again), why: rate.refusal(r)}
@@ -155,6 +160,45 @@ func seconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }
 func (r *request) exit() {
 	r.c.guard.inFlight.Add(-1)
 	r.c.g.inside.Add(-1)
+}
+
+// Calls appends to list how many requests asked each endpoint that has rate
+// limits since the last call, here.
+func (g *Gateway) Calls(list []serving.Calls) []serving.Calls {
+	for ep := range g.table.Load().All {
+		if len(ep.guard.limits.Load().rates) > 0 {
+			list = append(list, serving.Calls{Tenant: ep.route.Tenant, Endpoint: ep.route.Endpoint, Mine: int(ep.guard.asked.Swap(0))})
+		}
+	}
+	return list
+}
+
+// Share has this gateway use only its part of an endpoint's rates, for c.Mine of
+// the c.All requests of the last second came to it and there are c.Gateways of
+// them. What callers have left stays what it is.
+func (g *Gateway) Share(c serving.Calls) {
+	ep, ok := g.table.Load().Find(c.Tenant, []byte(c.Endpoint))
+	if !ok {
+		return
+	}
+	now := g.now()
+	l := ep.guard.limits.Load()
+	for i := range l.rates {
+		l.rates[i].share(c, now)
+	}
+}
+
+func (r *rate) share(c serving.Calls, now int64) {
+	old := *r.part.Load()
+	next := limit.Share(r.rate, float64(c.Mine), float64(c.All), c.Gateways)
+	if next == old {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.part.Store(&next)
+	r.all.Change(old, next, now)
+	r.each.Change(old, next, now)
 }
 
 // leastShare is what an endpoint may always have of the gateway's requests: a

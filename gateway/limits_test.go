@@ -194,3 +194,28 @@ func BenchmarkLimitedPath(b *testing.B) {
 	b.ResetTimer()
 	pound(b, addr, []byte(post(iPath, fmt.Sprintf(`{"inputs": [[%d]]}`, 1))), b.N)
 }
+
+// Of several gateways each uses its part of a rate, and what was used up stays
+// used up when parts change.
+func TestARateIsDealtOutAmongGateways(t *testing.T) {
+	g, addr := start(t, gateway.Config{})
+	g.Publish(limited(startAgent(t, "r", 1, echo), serving.Quota{Rates: []serving.Rate{{Calls: 32, Period: time.Hour, Per: serving.PerUser}}}))
+	ask := func() (passed int) {
+		for strings.HasPrefix(talk(t, addr, post(iPath, "{}", last)), "HTTP/1.1 200 ") {
+			passed++
+		}
+		return passed
+	}
+	g.Share(serving.Calls{Tenant: "default", Endpoint: "iris", Mine: 0, All: 100, Gateways: 2})
+	if n := ask(); n != 1 { // half of the sixteenth that is dealt out evenly
+		t.Errorf("%d passed where others get the calls", n)
+	}
+	if c := g.Calls(nil); len(c) != 1 || c[0] != (serving.Calls{Tenant: "default", Endpoint: "iris", Mine: 2}) {
+		t.Errorf("told %+v", c)
+	}
+	g.Share(serving.Calls{Tenant: "default", Endpoint: "iris", Mine: 2, All: 2, Gateways: 1})
+	if n := ask(); n != 0 {
+		t.Errorf("%d more passed at once when the part grew", n)
+	}
+	g.Share(serving.Calls{Tenant: "default", Endpoint: "none", Mine: 2, All: 2, Gateways: 1}) // gone meanwhile
+}

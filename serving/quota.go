@@ -107,3 +107,13 @@ func (q Quota) String() string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// Calls are how many requests of the last second asked an endpoint whose rates
+// several gateways deal out among them.
+type Calls struct {
+	Tenant, Endpoint string
+
+	Mine     int // of one gateway
+	All      int // of all of them
+	Gateways int // how many there are
+}

@@ -186,6 +186,7 @@ func (d *door) run(ctx context.Context, l net.Listener, ready func()) error {
 		}
 	})
 	parts.Go(func() { d.keepProven(life) })
+	parts.Go(func() { d.follower.Deal(life, d.gateway) })
 	select {
 	case <-ctx.Done():
 		return nil

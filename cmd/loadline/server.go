@@ -218,6 +218,7 @@ func (s *server) run(ctx context.Context, l net.Listener) error {
 			failed <- fmt.Errorf("gateway: %w", err)
 		}
 	})
+	parts.Go(func() { s.hub.Deal(life, s.gateway) })
 	taken := make(chan struct{})
 	if s.replaceable {
 		parts.Go(func() {

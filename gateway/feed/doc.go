@@ -22,6 +22,7 @@ import (
 //	GET  ID/feed?addr=HOST:PORT   the news; addr is where other gateways reach it
 //	POST ID/served                the number of the news it serves by, as JSON
 //	POST ID/certificate           a request for a certificate, in PEM, answered in PEM
+//	POST ID/calls                 what its endpoints with rate limits were asked, answered by what all were
 //	POST ID/leaving               it takes nothing new; the feed goes on
 const Path = "/api/loadline/v1/gateways"
 

@@ -41,6 +41,7 @@ type Hub struct {
 	routes  map[name]serving.Route
 	members map[string]*member
 	heard   chan struct{} // closed and replaced when a member has said something
+	asked   map[name]int  // what this process's gateway was asked in the last second; see Deal
 }
 
 // A member is a gateway that follows.
@@ -52,6 +53,7 @@ type member struct {
 	served  uint64
 	late    bool // it did not follow in time, so it is not waited for
 	leaving bool
+	asked   map[name]int // in the last second; see Deal
 }
 
 // Publish tells the route. When it returns, every gateway that answers in time
@@ -176,6 +178,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.hear(w, r, id)
 	case method == "POST certificate":
 		h.sign(w, r, id)
+	case method == "POST calls":
+		h.calls(w, r, id)
 	case method == "POST leaving":
 		h.leave(id)
 	default:

@@ -138,6 +138,14 @@ func (b *Book) Bucket(caller string, now int64) *Bucket {
 	return made
 }
 
+// Change is [Bucket.Change] for every caller. A caller that comes later finds
+// all of the new rate.
+func (b *Book) Change(old, r Rate, now int64) {
+	for _, bucket := range b.buckets {
+		bucket.Change(old, r, now)
+	}
+}
+
 const leastSweep = 256
 
 // Len is how many callers are remembered.
