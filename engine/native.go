@@ -8,7 +8,8 @@ import (
 )
 
 // converted are the loader modules of models that have a converter.
-var converted = map[string]bool{"mlflow.sklearn": true, "mlflow.xgboost": true, "mlflow.lightgbm": true, "mlflow.catboost": true}
+var converted = map[string]bool{"mlflow.sklearn": true, "mlflow.xgboost": true, "mlflow.lightgbm": true, "mlflow.catboost": true,
+	"mlflow.onnx": true}
 
 // Convertible says why a model cannot run natively, as far as its MLmodel file
 // shows; nil is worth a try.

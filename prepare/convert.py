@@ -22,6 +22,9 @@ MOST_POINTS = 400  # of one column
 MOST_TEXTS = 200
 
 
+OPSETS = {"": 18, "ai.onnx.ml": 3}  # which all converters know
+
+
 class Unsuited(Exception):
     """The model is of a kind that has no converter here."""
 
@@ -60,9 +63,10 @@ def convert(plan):
     kind, model, function = raw(loaded)
     columns = columns_of(schema)
     sample = sample_of(loaded, schema, columns, model)
-    answer = answer_of(loaded.predict(sample), len(sample))
+    predicted = loaded.predict(sample)
+    answer = outputs_of(predicted) if kind == "onnx" else answer_of(predicted, len(sample))
     plan["columns"] = hints(kind, model, columns)
-    for precision in ("float32", "float64"):
+    for precision in ("as it is",) if kind == "onnx" else ("float32", "float64"):
         try:
             one = CONVERTERS[kind](model, function, columns, precision, answer)
         except BaseException as e:
@@ -71,7 +75,9 @@ def convert(plan):
             continue
         if one is None:
             continue
-        file = precision + ".onnx"
+        if kind == "onnx":
+            precision = ""
+        file = (precision or "model") + ".onnx"
         with open(os.path.join(OUT, file), "wb") as f:
             f.write(one.pop("bytes"))
         plan["candidates"].append(dict(one, precision=precision, file=file))
@@ -92,6 +98,8 @@ def raw(loaded):
         return "lightgbm", impl.lgb_model, "predict"
     if module == "mlflow.catboost":
         return "catboost", impl.cb_model, "predict"
+    if module == "mlflow.onnx":
+        return "onnx", os.path.join(MODEL, flavors["onnx"]["data"]), "predict"
     raise Unsuited("models of %s have no converter" % module)
 
 
@@ -153,6 +161,22 @@ def answer_of(result, rows):
     return {"kind": letter, "columns": result.shape[1] if result.ndim == 2 else 0}
 
 
+def outputs_of(result):
+    """The same for the onnx flavour: a frame of all outputs, or a dict of them."""
+    import pandas as pd
+
+    names = list(result.columns) if isinstance(result, pd.DataFrame) else list(result)
+    outputs = []
+    for name in names:
+        dtype = getattr(result[name], "dtype", None)
+        letter = {"l": "q", "L": "Q"}.get(dtype.char, dtype.char) if hasattr(dtype, "char") else "s"
+        letter = "s" if letter in "OU" else letter
+        if letter not in "dfqi?s":
+            raise Unsuited("its output %s is of type %s" % (name, dtype))
+        outputs.append({"name": name, "kind": letter})
+    return {"records" if isinstance(result, pd.DataFrame) else "arrays": outputs}
+
+
 # Conversion
 
 
@@ -191,7 +215,7 @@ def sklearn(model, function, columns, precision, answer):
     for whole_ints in (True, False) if by_column else (False,):
         types = input_types(columns, precision, by_column, whole_ints)
         try:
-            made = convert_sklearn(model, initial_types=[(t[0], t[1]) for t in types], options=options)
+            made = convert_sklearn(model, initial_types=[(t[0], t[1]) for t in types], options=options, target_opset=OPSETS)
         except Exception as e:
             if failed is None or isinstance(failed, NameError):
                 failed = e
@@ -334,6 +358,25 @@ def pick(made, function, classifier):
     raise Unsuited("its function %s has no output in ONNX" % function)
 
 
+def prune(made, output):
+    """Keeps of a graph what leads to one output: nobody asks the others."""
+    graph = made.graph
+    kept = [o for o in graph.output if o.name == output]
+    del graph.output[:]
+    graph.output.extend(kept)
+    wanted, nodes = {output}, []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            nodes.append(node)
+            wanted.update(node.input)
+            for attribute in node.attribute:
+                for inner in [attribute.g] + list(attribute.graphs):
+                    for deep in inner.node:
+                        wanted.update(deep.input)
+    del graph.node[:]
+    graph.node.extend(reversed(nodes))
+
+
 def mend(made):
     """Trees sum up to float32 whatever goes in; some converters declare float64."""
     from onnx import TensorProto, helper
@@ -348,6 +391,7 @@ def mend(made):
 
 
 def result(made, types, output, answer):
+    prune(made, output)
     mend(made)
     return {
         "bytes": made.SerializeToString(),
@@ -504,7 +548,29 @@ def catboost(model, types):
     return made, made.graph.output[0].name
 
 
-CONVERTERS = {"sklearn": sklearn, "xgboost": boosted(xgboost), "lightgbm": lightgbm, "catboost": boosted(catboost)}
+def onnx_file(path, function, columns, precision, answer):
+    """There is nothing to convert."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    letters = {1: "f", 11: "d", 7: "q", 6: "i", 9: "?", 8: "s"}
+    weights = {w.name for w in model.graph.initializer}
+    ports = [p for p in model.graph.input if p.name not in weights]
+    names = [c[0] for c in columns]
+    inputs = []
+    for port in ports:
+        letter = letters.get(port.type.tensor_type.elem_type)
+        if letter is None:
+            raise Unsuited("its input %s is of a type that is not served" % port.name)
+        one = {"name": port.name, "kind": letter, "columns": names}
+        if len(ports) > 1:  # MLflow gives each the column of its name, as it is
+            one.update(columns=[port.name], flat=True)
+        inputs.append(one)
+    with open(path, "rb") as f:
+        return {"bytes": f.read(), "inputs": inputs, "answer": answer}
+
+
+CONVERTERS = {"onnx": onnx_file, "sklearn": sklearn, "xgboost": boosted(xgboost), "lightgbm": lightgbm, "catboost": boosted(catboost)}
 
 
 # What is worth asking

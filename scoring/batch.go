@@ -76,6 +76,76 @@ func AppendValues(dst []byte, kind byte, data []byte, texts []string, columns in
 	return append(dst, ']', '}')
 }
 
+// An Array is one of several tensors that make an answer.
+type Array struct {
+	Name  string // UTF-8
+	Kind  byte   // as in [AppendValues], and what Data and Texts are
+	Shape []int64
+	Data  []byte
+	Texts []string
+}
+
+func (a *Array) len() int {
+	if a.Kind == 's' {
+		return len(a.Texts)
+	}
+	return len(a.Data) / widths[a.Kind]
+}
+
+func (a *Array) value(dst []byte, i int) []byte {
+	if a.Kind == 's' {
+		return appendString(dst, []byte(a.Texts[i]))
+	}
+	b := block{letter: a.Kind, data: a.Data}
+	return b.append(dst, i)
+}
+
+// AppendRecords appends the JSON text of an answer that is a DataFrame with a
+// column of each array, whatever its shape. It reports false when they are of
+// unequal length.
+func AppendRecords(dst []byte, columns []Array) ([]byte, bool) {
+	dst = append(dst, `{"predictions": [`...)
+	for i := range columns[0].len() {
+		dst = append(comma(dst, i), '{')
+		for k := range columns {
+			c := &columns[k]
+			if c.len() != columns[0].len() {
+				return dst, false
+			}
+			dst = append(appendString(comma(dst, k), []byte(c.Name)), ": "...)
+			dst = c.value(dst, i)
+		}
+		dst = append(dst, '}')
+	}
+	return append(dst, ']', '}'), true
+}
+
+// AppendArrays appends the JSON text of an answer that is a dict of arrays, each
+// with a shape of at least one dimension.
+func AppendArrays(dst []byte, arrays []Array) []byte {
+	dst = append(dst, `{"predictions": {`...)
+	for k := range arrays {
+		a := &arrays[k]
+		dst = append(appendString(comma(dst, k), []byte(a.Name)), ": "...)
+		at := 0
+		dst = a.nest(dst, a.Shape, &at)
+	}
+	return append(dst, '}', '}')
+}
+
+// nest appends the values from at on as lists within lists.
+func (a *Array) nest(dst []byte, shape []int64, at *int) []byte {
+	if len(shape) == 0 {
+		*at++
+		return a.value(dst, *at-1)
+	}
+	dst = append(dst, '[')
+	for i := range int(shape[0]) {
+		dst = a.nest(comma(dst, i), shape[1:], at)
+	}
+	return append(dst, ']')
+}
+
 // Texts calls each with every text of a column, in order, until it answers
 // false. It reports whether it came to the end; at a null it stops with false.
 func (c *Column) Texts(each func(text []byte) bool) bool {

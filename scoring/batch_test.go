@@ -65,3 +65,22 @@ func TestValuesArePrintedAsTables(t *testing.T) {
 		}
 	}
 }
+
+func TestSeveralTensorsMakeRecordsOrArrays(t *testing.T) {
+	two := []Array{{Name: "label", Kind: 's', Shape: []int64{2, 1}, Texts: []string{"a", "b"}},
+		{Name: "p\u00e9", Kind: '?', Shape: []int64{1, 2}, Data: []byte{1, 0}}}
+	got, ok := AppendRecords(nil, two)
+	if want := `{"predictions": [{"label": "a", "p\u00e9": true}, {"label": "b", "p\u00e9": false}]}`; string(got) != want || !ok {
+		t.Errorf("got %s, %v, want %s", got, ok, want)
+	}
+	if got, want := string(AppendArrays(nil, two)), `{"predictions": {"label": [["a"], ["b"]], "p\u00e9": [[true, false]]}}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	two[1].Data = two[1].Data[:1]
+	if _, ok := AppendRecords(nil, two); ok {
+		t.Error("outputs of unequal length were put side by side")
+	}
+	if got := string(AppendArrays(nil, []Array{{Name: "n", Kind: 'q', Shape: []int64{0, 3}}})); got != `{"predictions": {"n": []}}` {
+		t.Errorf("no rows: got %s", got)
+	}
+}

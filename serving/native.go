@@ -26,16 +26,27 @@ type NativeInput struct {
 	// Columns are its second dimension, in order. A model with a tensor
 	// signature has one input of one column, whose shape the tensor has.
 	Columns []string
+	Flat    bool // one column without a second dimension
 }
 
-// A NativeAnswer says which output tensor is the answer, and how it is written.
+// A NativeAnswer says which output tensors are the answer, and how it is written.
 type NativeAnswer struct {
-	Output string // its name
+	Output string // the name of the one that is the answer
 	Kind   string // numpy's letter of what MLflow's answer holds
 
 	// Columns is the length of each of its rows, which are lists then. Zero is
 	// a list of scalars.
 	Columns int
+
+	// Records, instead of Output, are written as a list of objects with a member
+	// for each of these outputs; Arrays as one object of nested lists.
+	Records, Arrays []NativeOutput `json:",omitempty"`
+}
+
+// A NativeOutput is one of several that make an answer.
+type NativeOutput struct {
+	Name string
+	Kind string // as in [NativeAnswer]
 }
 
 // A NativeGuard says what of one column the model may be asked.

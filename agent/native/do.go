@@ -10,7 +10,6 @@ import (
 
 	"loadline.dev/loadline/agent"
 	"loadline.dev/loadline/link"
-	"loadline.dev/loadline/scoring"
 )
 
 const jsonType = "application/json"
@@ -101,12 +100,8 @@ func (e *Engine) predict(body []byte) ([]byte, bool) {
 	if !ok || batch.Params {
 		return nil, false
 	}
-	out, err := e.model.run(&batch)
-	if err != nil {
-		return nil, false // the reserve says it in MLflow's words
-	}
-	n := e.config.Native.Answer
-	return scoring.AppendValues(make([]byte, 0, 32+24*batch.Rows*max(1, n.Columns)), n.Kind[0], out.Data, out.Texts, n.Columns), true
+	text, err := e.model.run(&batch)
+	return text, err == nil // if not, the reserve says it in MLflow's words
 }
 
 // pass has the reserve answer.

@@ -17,13 +17,15 @@ import (
 type model struct {
 	session *onnx.Session
 	inputs  []input
-	output  []int // the one output that is asked for
+	outputs []serving.NativeOutput // that are asked for
+	at      []int                  // where they are among the session's
 	answer  serving.NativeAnswer
 }
 
 // An input is one tensor that the session takes.
 type input struct {
 	kind    onnx.Kind
+	flat    bool
 	columns []guard
 }
 
@@ -53,17 +55,26 @@ func newModel(s *onnx.Session, n serving.Native) (*model, error) {
 			!bytes.ContainsRune([]byte(kinds), rune(in.Kind[0])) {
 			return nil, fmt.Errorf("the ONNX file's input %q of kind %q is not %q of kind %q", port.Name, port.Kind, in.Name, in.Kind)
 		}
-		to := input{kind: port.Kind}
+		if in.Flat && len(in.Columns) != 1 {
+			return nil, fmt.Errorf("input %q has one dimension and %d columns", in.Name, len(in.Columns))
+		}
+		to := input{kind: port.Kind, flat: in.Flat}
 		for _, column := range in.Columns {
 			to.columns = append(to.columns, guardOf(column, n.Guards))
 		}
 		m.inputs = append(m.inputs, to)
 	}
-	at := slices.IndexFunc(s.Outputs, func(p onnx.Port) bool { return p.Name == n.Answer.Output })
-	if at < 0 || len(n.Answer.Kind) != 1 || n.Answer.Columns < 0 {
-		return nil, fmt.Errorf("the ONNX file has no output %q", n.Answer.Output)
+	m.outputs = slices.Concat(n.Answer.Records, n.Answer.Arrays)
+	if len(m.outputs) == 0 {
+		m.outputs = []serving.NativeOutput{{Name: n.Answer.Output, Kind: n.Answer.Kind}}
 	}
-	m.output = []int{at}
+	for _, o := range m.outputs {
+		at := slices.IndexFunc(s.Outputs, func(p onnx.Port) bool { return p.Name == o.Name })
+		if at < 0 || len(o.Kind) != 1 || n.Answer.Columns < 0 {
+			return nil, fmt.Errorf("the ONNX file has no output %q", o.Name)
+		}
+		m.at = append(m.at, at)
+	}
 	return m, nil
 }
 
@@ -85,32 +96,75 @@ func guardOf(column string, guards []serving.NativeGuard) guard {
 	return g
 }
 
-// run asks the model. Any error means that the reserve has to answer.
-func (m *model) run(b *scoring.Batch) (onnx.Tensor, error) {
+// run asks the model, and writes its answer. Any error means that the reserve
+// has to answer.
+func (m *model) run(b *scoring.Batch) ([]byte, error) {
 	tensors := make([]onnx.Tensor, len(m.inputs))
 	for i := range m.inputs {
 		if err := m.inputs[i].fill(&tensors[i], b); err != nil {
-			return onnx.Tensor{}, err
+			return nil, err
 		}
 	}
-	out, err := m.session.Run(tensors, m.output)
+	out, err := m.session.Run(tensors, m.at)
 	if err != nil {
-		return onnx.Tensor{}, err
+		return nil, err
+	}
+	for i := range out {
+		count := 1
+		for _, extent := range out[i].Shape {
+			count *= int(extent)
+		}
+		if err := recast(&out[i], onnx.Kind(m.outputs[i].Kind[0]), count); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(m.answer.Records) > 0:
+		return m.records(out)
+	case len(m.answer.Arrays) > 0:
+		return m.arrays(out), nil
 	}
 	count := b.Rows * max(1, m.answer.Columns)
-	kind := onnx.Kind(m.answer.Kind[0])
-	t := out[0]
-	if (t.Kind == 's') != (kind == 's') {
-		return t, fmt.Errorf("the answer is of kind %q, not %q", t.Kind, kind)
+	t := &out[0]
+	if len(t.Texts) != count && len(t.Data) != count*width(t.Kind) {
+		return nil, fmt.Errorf("an answer of shape %v for %d rows", t.Shape, b.Rows)
 	}
-	if kind == 's' {
-		if len(t.Texts) != count {
-			return t, fmt.Errorf("%d texts for %d rows", len(t.Texts), b.Rows)
-		}
-		return t, nil
+	return scoring.AppendValues(make([]byte, 0, 32+24*count), byte(t.Kind), t.Data, t.Texts, m.answer.Columns), nil
+}
+
+// records writes outputs as MLflow writes a DataFrame of them, each flattened.
+func (m *model) records(out []onnx.Tensor) ([]byte, error) {
+	columns := make([]scoring.Array, len(out))
+	for i, t := range out {
+		columns[i] = scoring.Array{Name: m.outputs[i].Name, Kind: byte(t.Kind), Data: t.Data, Texts: t.Texts}
 	}
-	t.Data, err = convert(t.Data, t.Kind, kind, count)
-	return t, err
+	text, ok := scoring.AppendRecords(nil, columns)
+	if !ok {
+		return nil, errors.New("the outputs are of unequal length")
+	}
+	return text, nil
+}
+
+// arrays writes outputs as MLflow writes a dict of arrays.
+func (m *model) arrays(out []onnx.Tensor) []byte {
+	arrays := make([]scoring.Array, len(out))
+	for i, t := range out {
+		arrays[i] = scoring.Array{Name: m.outputs[i].Name, Kind: byte(t.Kind), Shape: t.Shape, Data: t.Data, Texts: t.Texts}
+	}
+	return scoring.AppendArrays(nil, arrays)
+}
+
+// recast makes a tensor one of another kind.
+func recast(t *onnx.Tensor, to onnx.Kind, count int) (err error) {
+	if (t.Kind == 's') != (to == 's') {
+		return fmt.Errorf("the answer is of kind %q, not %q", t.Kind, to)
+	}
+	if to == 's' {
+		return nil
+	}
+	t.Data, err = convert(t.Data, t.Kind, to, count)
+	t.Kind = to
+	return err
 }
 
 // fill makes one tensor of its columns.
@@ -118,6 +172,9 @@ func (in *input) fill(t *onnx.Tensor, b *scoring.Batch) error {
 	t.Kind = in.kind
 	stride := len(in.columns)
 	t.Shape = []int64{int64(b.Rows), int64(stride)}
+	if in.flat {
+		t.Shape = t.Shape[:1]
+	}
 	switch {
 	case in.kind == 's':
 		t.Texts = make([]string, b.Rows*stride)
