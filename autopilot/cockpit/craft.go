@@ -172,6 +172,9 @@ func (f *craft) decided(c *Cockpit, d autopilot.Decision, r *autopilot.Report, h
 	if first := max(1, f.scale.Min, have.alive); f.adaptive() && have.ready == 0 && d.Want > first {
 		d.Want, rule, why = first, "first", "no replica is ready yet, and one will show what it carries"
 	}
+	if most := max(have.ready+f.atOnce(c), have.alive, f.scale.Min); f.adaptive() && d.Want > most {
+		d.Want, rule, why = most, "in-turn", "more at once would start slower, and slow down those that serve"
+	}
 	was := f.want
 	f.want, f.last = d.Want, d
 	changed := was != d.Want
@@ -186,6 +189,16 @@ func (f *craft) decided(c *Cockpit, d autopilot.Decision, r *autopilot.Report, h
 		f.row, f.cost = now, 0
 	}
 	return changed
+}
+
+// atOnce is how many replicas may be starting. A start of some seconds is work
+// for a processor, which those that serve lack meanwhile.
+func (f *craft) atOnce(c *Cockpit) int {
+	const cheap = 2 * time.Second
+	if usual := f.starts.usual(); usual > 0 && usual < cheap {
+		return max(1, 2*c.Processors)
+	}
+	return max(1, c.Processors/2)
 }
 
 // adaptive reports whether the autopilot's own rule is followed.
