@@ -19,6 +19,7 @@ type counters struct {
 
 	inside       atomic.Int64  // requests that the engine has now
 	beside, took atomic.Uint64 // link.Counters' Beside and Inside
+	pressure     atomic.Pointer[link.Pressure]
 }
 
 // serve smooths how long requests take: an eighth of each new one counts.
@@ -51,6 +52,9 @@ func (a *agent) report(l *link.Load) {
 		TimedOut: a.count.timedOut.Load(), Cancelled: a.count.cancelled.Load(), Restarts: a.count.restarts.Load(),
 		Columns: a.count.columns.Load(), Raw: a.count.raw.Load(),
 		Beside: a.count.beside.Load(), Inside: a.count.took.Load(),
+	}
+	if p := a.count.pressure.Load(); p != nil {
+		l.Pressure = *p
 	}
 	engine := a.engine.Load()
 	if engine == nil {

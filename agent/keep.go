@@ -97,10 +97,12 @@ func (a *agent) work(ctx context.Context, r *run) time.Duration {
 	debug.FreeOSMemory() // what only starting needed: there is an agent beside every model
 	look := time.NewTicker(2 * time.Second)
 	defer look.Stop()
+	var g gauge
 	for {
 		select {
 		case <-look.C:
 			r.oomKills = oomKills()
+			a.count.pressure.Store(g.read(r.PID(), a.spec.Recipe.Limits.Memory, time.Now()))
 			continue
 		case <-r.Done():
 			a.admit(nil)

@@ -110,6 +110,7 @@ type Line struct {
 	stayed  cell      // those of the line before
 	asked   bool      // requests waited since then
 	settled bool      // the end of the first climb was seen
+	spared  int       // the line when memory became dear; zero while it is not
 	below   bool      // a smaller line is to be tried next
 	halve   bool      // the last climb leapt over what was not looked at yet
 	odd     int       // readings in a row that the fit did not foresee

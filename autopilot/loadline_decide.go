@@ -47,9 +47,9 @@ func (l *Line) Decide(now time.Time) LineDecision {
 // decide returns the next line, why, and what another rule would have chosen.
 func (l *Line) decide(now time.Time, objective time.Duration) (line int, why LineWhy, refused int) {
 	if l.held.dear() {
-		l.settle()
-		return l.line - max(1, l.line/10), LineMemory, l.line
+		return l.spare(now), LineMemory, l.line
 	}
+	l.spared = 0
 	if lower, why := l.guarded(now, objective); lower < l.line {
 		l.settle()
 		return lower, why, l.line
@@ -85,6 +85,18 @@ func (l *Line) decide(now time.Time, objective time.Duration) (line int, why Lin
 	}
 	line, why = l.raise(now, target, bound)
 	return line, why, target
+}
+
+// spare gives up a tenth of the line where memory is nearly used up, and another
+// each half minute, down to half of it: what then is still in use is the model's own.
+func (l *Line) spare(now time.Time) int {
+	l.settle()
+	if l.spared == 0 {
+		l.spared = l.line
+	} else if now.Sub(l.changed) < smallEvery {
+		return l.line
+	}
+	return max((l.spared+1)/2, l.line-max(1, l.line/10))
 }
 
 // settle ends a climb.

@@ -127,6 +127,19 @@ func TestMemoryAndBrokenRequestsLowerTheLine(t *testing.T) {
 	}
 }
 
+func TestAModelThatFillsItsMemoryAloneKeepsHalfOfItsLine(t *testing.T) {
+	l, dice := NewLine(Bounds{Prior: 32, Objective: time.Second}, Profile{}), rand.New(rand.NewPCG(1, 1))
+	for s := range 1000 {
+		r := readingOf(l, func(float64) time.Duration { return ms(50) }, morning.Add(time.Duration(s)*time.Second), 1e4, dice)
+		r.Pressure.Memory = 0.97
+		l.Observe(r)
+		l.Decide(r.At)
+	}
+	if l.Current() != 16 {
+		t.Errorf("the line is %d, want 16", l.Current())
+	}
+}
+
 func TestAQuietReplicaKeepsItsLine(t *testing.T) {
 	l, dice := NewLine(Bounds{Prior: 16, Objective: time.Second}, Profile{}), rand.New(rand.NewPCG(1, 1))
 	for _, n := range climb(l, func(float64) time.Duration { return ms(50) }, morning, 300, 3, dice) {

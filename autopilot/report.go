@@ -37,4 +37,5 @@ type Pulse struct {
 	Broken   uint64
 	Beside   uint64        // over the answered requests: how many were inside, itself included, when each entered
 	Inside   time.Duration // over the answered requests: how long they were
+	Pressure Pressure
 }

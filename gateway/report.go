@@ -107,7 +107,9 @@ func (e *entity) wake() {
 // heard keeps what an agent said, for the next report.
 func (r *replica) heard(l *link.Load) {
 	p := autopilot.Pulse{Replica: r.id, Sequence: l.Sequence, InFlight: l.InFlight, Line: l.Line,
-		Answered: l.Answered, Broken: l.Broken + l.TimedOut, Beside: l.Beside, Inside: time.Duration(l.Inside)}
+		Answered: l.Answered, Broken: l.Broken + l.TimedOut, Beside: l.Beside, Inside: time.Duration(l.Inside),
+		Pressure: autopilot.Pressure{CPU: float64(l.CPU) / 1000, Memory: float64(l.Memory) / 1000,
+			IOWait: float64(l.IOWait) / 1000, Throttled: float64(l.Throttled) / 1000}}
 	r.saying.Lock()
 	r.said = p
 	r.saying.Unlock()

@@ -52,6 +52,16 @@ type Load struct {
 	Service  time.Duration
 	State    serving.State
 	Counters
+	Pressure
+}
+
+// Pressure is what an engine has felt of its machine lately, in thousandths.
+// Zero is none, or not known.
+type Pressure struct {
+	CPU       uint64 // of all processors
+	Memory    uint64 // of what it may have
+	IOWait    uint64 // of the time, waiting for disks
+	Throttled uint64 // of the time, waiting for its share of processor time
 }
 
 // Counters count since the agent started. They only grow.

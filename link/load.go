@@ -14,6 +14,11 @@ func (c *Counters) list() [10]*uint64 {
 		&c.Beside, &c.Inside}
 }
 
+// list is the fields of Pressure in wire order, behind the counters.
+func (p *Pressure) list() [4]*uint64 {
+	return [...]*uint64{&p.CPU, &p.Memory, &p.IOWait, &p.Throttled}
+}
+
 // oldCounters is how many of them every version has sent.
 const oldCounters = 8
 
@@ -26,6 +31,9 @@ func appendLoad(b []byte, l *Load) []byte {
 	}
 	b = appendText(b, string(l.State))
 	for _, n := range l.Counters.list() {
+		b = binary.AppendUvarint(b, *n)
+	}
+	for _, n := range l.Pressure.list() {
 		b = binary.AppendUvarint(b, *n)
 	}
 	return finish(b, start)
@@ -48,6 +56,11 @@ func parseLoad(payload []byte, l *Load) error {
 			continue
 		}
 		*n = c.number()
+	}
+	for _, n := range l.Pressure.list() {
+		if *n = 0; len(c.rest) > 0 {
+			*n = c.number()
+		}
 	}
 	if c.bad {
 		return malformed("load report")

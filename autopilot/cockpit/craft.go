@@ -228,7 +228,7 @@ func (f *craft) carry(c *Cockpit, r *autopilot.Report, now time.Time, over time.
 			continue // its first word, old news, or an agent that began anew
 		}
 		reading := autopilot.Reading{At: now, Over: over, Answered: int(p.Answered - was.Answered), Broken: int(p.Broken - was.Broken),
-			Tail: tail, Waiting: r.Waiting > 0}
+			Tail: tail, Waiting: r.Waiting > 0, Pressure: p.Pressure}
 		if reading.Answered > 0 && p.Beside > was.Beside {
 			reading.Beside = float64(p.Beside-was.Beside) / float64(reading.Answered)
 			reading.Inside = (p.Inside - was.Inside) / time.Duration(reading.Answered)
