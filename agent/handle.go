@@ -44,6 +44,9 @@ func (c *counters) cross(e Engine) {
 func (a *agent) report(l *link.Load) {
 	l.State = a.record.state()
 	l.Service = time.Duration(a.count.service.Load())
+	if p := a.count.pressure.Load(); p != nil {
+		l.Pressure = *p
+	}
 	if a.spec.Recipe.Launch.Protocol == serving.Worker {
 		l.Waiting = max(0, l.InFlight-1)
 	}
@@ -52,9 +55,6 @@ func (a *agent) report(l *link.Load) {
 		TimedOut: a.count.timedOut.Load(), Cancelled: a.count.cancelled.Load(), Restarts: a.count.restarts.Load(),
 		Columns: a.count.columns.Load(), Raw: a.count.raw.Load(),
 		Beside: a.count.beside.Load(), Inside: a.count.took.Load(),
-	}
-	if p := a.count.pressure.Load(); p != nil {
-		l.Pressure = *p
 	}
 	engine := a.engine.Load()
 	if engine == nil {
