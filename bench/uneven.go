@@ -44,7 +44,7 @@ func (b *bench) uneven(ctx context.Context) (any, error) {
 		}
 		return list
 	}
-	const mean = 40 * time.Millisecond // long beside what a busy machine adds
+	const mean = 10 * time.Millisecond
 	cases := []struct {
 		name string
 		plan wardPlan
@@ -83,12 +83,12 @@ func (b *bench) uneven(ctx context.Context) (any, error) {
 // unevenRounds asks every way in turn, as often as there are rounds.
 func (b *bench) unevenRounds(ctx context.Context, name string, rate float64, ways []way) ([]unevenRow, error) {
 	rows := make([]unevenRow, len(ways))
-	const warm = 4 * time.Second // in which ways learn, if they do
+	const warm = 3 * time.Second // in which ways learn, if they do
 	for range b.rounds {
 		for i, w := range ways {
 			rows[i].Case, rows[i].Way = name, w.name
 			c := crowd{port: w.port, path: path, bodies: []string{question}, patience: 20 * time.Second}
-			shots := of(c.run(ctx, phase{rate, warm + 6*b.stretch}), warm, time.Hour)
+			shots := of(c.run(ctx, phase{rate, warm + 4*b.stretch}), warm, time.Hour)
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
