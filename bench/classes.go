@@ -39,11 +39,10 @@ func (h *jobs) Pop() any {
 // shared works on all that are inside at once: rate is how many requests of
 // mean work it finishes a second while n are.
 type shared struct {
-	rate    func(n, now float64) float64
-	held    jobs
-	done    float64 // work done on each since the run began
-	at      float64
-	refresh float64 // the rate may change with time: how often to look
+	rate func(n, now float64) float64
+	held jobs
+	done float64 // work done on each since the run began
+	at   float64
 }
 
 func (m *shared) inside() int { return len(m.held) }
