@@ -45,6 +45,7 @@ type conn struct {
 
 	head    http1.Head
 	caller  Caller
+	asked   request // of the data plane; not on the stack, which then stays at 4 KiB
 	body    body
 	answer  answer
 	place   admit.Place

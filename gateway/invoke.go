@@ -34,8 +34,11 @@ func (c *conn) dispatch(started time.Time) bool {
 	if len(name) == 0 {
 		name = []byte(c.g.Root)
 	}
-	r := request{c: c, place: p, caller: v.Caller, name: name, started: started}
-	return r.answer()
+	r := &c.asked
+	r.c, r.place, r.caller, r.name, r.started = c, p, v.Caller, name, started
+	keep := r.answer()
+	*r = request{} // an idle connection keeps nothing of it alive
+	return keep
 }
 
 // A request is one data plane request on its way.
