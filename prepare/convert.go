@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -30,6 +31,8 @@ type Workshop struct {
 	// Tools makes the environment that holds the converters and ONNX Runtime,
 	// for models of one Python minor version.
 	Tools func(ctx context.Context, python string, log io.Writer, report func(serving.Phase)) (serving.Environment, error)
+
+	Limit time.Duration // of one conversion; zero is a minute
 }
 
 // Converters are what the tool environment holds: within the versions that
@@ -160,7 +163,8 @@ func (w *Workshop) convert(ctx context.Context, r serving.Recipe, tools serving.
 	if err := errors.Join(os.Mkdir(out, 0o700), os.WriteFile(filepath.Join(work, convertFile), convertPy, 0o600)); err != nil {
 		return err
 	}
-	within, cancel := context.WithTimeout(ctx, convertTime)
+	limit := cmp.Or(w.Limit, convertTime)
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	packages, err := sitePackages(tools.Dir)
 	if err != nil {
@@ -180,7 +184,7 @@ func (w *Workshop) convert(ctx context.Context, r serving.Recipe, tools serving.
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case within.Err() != nil:
-		return fmt.Errorf("its conversion was not done after %v", convertTime)
+		return fmt.Errorf("its conversion was not done after %v", limit)
 	case failed != nil:
 		return fmt.Errorf("its conversion ended: %w: %s", failed, tail.last())
 	}
