@@ -18,6 +18,7 @@ func (g *Gateway) Drain(ctx context.Context) error { return g.DrainAfter(ctx, dr
 // to send once more, and to be told then.
 func (g *Gateway) DrainAfter(ctx context.Context, pause time.Duration) error {
 	g.draining.Store(true)
+	g.leave.Do(func() { close(g.leaving) })
 	g.mu.Lock()
 	for l := range g.listeners {
 		l.Close()

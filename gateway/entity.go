@@ -45,6 +45,8 @@ type entity struct {
 	meters   *meters
 	tally    tally
 	id       string       // the endpoint's
+	key      string       // to other gateways
+	flow     flow         // while there are others
 	asked    atomic.Int64 // the load line that agents are asked to keep; zero leaves them theirs
 	patience atomic.Int64 // nanoseconds that a request may wait without being late
 
@@ -94,6 +96,7 @@ func (g *Gateway) Publish(r serving.Route) {
 		e := newcomer(old, r.ID, re.Name)
 		if e == nil {
 			e = newEntity(g, r.Endpoint, re.Name)
+			e.key = keyOf(r.Tenant, r.Endpoint, re.Name)
 			e.id = r.ID
 		}
 		e.follow(re)

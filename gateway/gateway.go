@@ -53,6 +53,9 @@ type Config struct {
 	// Both sides must have proven who they are when it returns. Nil knows paths only.
 	Dial func(ctx context.Context, addr, replica string) (net.Conn, error)
 
+	// DialPeer opens a connection to another gateway; see [Gateway.Join].
+	DialPeer func(ctx context.Context, addr, gateway string) (net.Conn, error)
+
 	// TLS is what clients are answered with that begin to speak it, over HTTP/1.1
 	// or HTTP/2 as they like. Nil speaks plain HTTP/1.1 only.
 	TLS *tls.Config
@@ -122,6 +125,9 @@ type Gateway struct {
 	wanting atomic.Bool // some entity told agents that requests wait
 	lines   logLimit
 	dated   atomic.Pointer[dateText]
+	company atomic.Pointer[company] // nil before Join
+	leaving chan struct{}           // closed by Drain
+	leave   sync.Once
 
 	publishing sync.Mutex // guards changes of table and what hangs on it
 
@@ -139,7 +145,7 @@ type Gateway struct {
 // New returns a gateway that knows no endpoints yet. Close it when done.
 func New(c Config) *Gateway {
 	g := &Gateway{Config: c.withDefaults(), epoch: time.Now(), conns: map[*conn]struct{}{}, streams: map[*conn]struct{}{},
-		listeners: map[net.Listener]struct{}{}, closing: make(chan struct{})}
+		listeners: map[net.Listener]struct{}{}, closing: make(chan struct{}), leaving: make(chan struct{})}
 	g.table.Store(new(route.Table[*endpoint]))
 	g.metrics = newMetrics(g)
 	g.front = newFront(g)

@@ -56,6 +56,7 @@ type request struct {
 	whole    []byte // the body, or the first of it when more is streamed
 	held     int64  // bytes of the gateway's memory in use for it
 	refusals int    // how often nobody took it
+	passed   bool   // another gateway has it
 	trip     trip
 	times    times
 }
@@ -226,10 +227,13 @@ const tries = 16
 func (r *request) forward() *fault {
 	c := r.c
 	c.place.Bytes = int64(len(r.whole)) + firstBuffer
-	r.e.tally.arrivals.Add(1)
 	c.awaiting.Store(c.g.now())
 	c.g.busy.Add(1)
 	defer c.g.busy.Add(-1)
+	if f, over := r.pass(); over {
+		return f
+	}
+	r.e.tally.arrivals.Add(1)
 	if len(*r.e.replicas.Load()) == 0 {
 		r.e.meters.cold.Inc()
 	}

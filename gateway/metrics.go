@@ -179,7 +179,7 @@ func (t *meters) observe(r *request) {
 	if !r.times.answered.IsZero() {
 		r.e.took.add(now.Sub(r.times.placed))
 	}
-	if !r.times.ready.IsZero() {
+	if !r.times.ready.IsZero() && !r.passed {
 		r.e.tally.observe(!r.times.placed.IsZero(), r.times.placed.Sub(r.times.ready), now.Sub(r.times.placed), r.e.patience.Load(), status >= 500)
 	}
 }

@@ -38,6 +38,7 @@ type Conn struct {
 	lastID   uint32
 	want     int
 	line     int // last asked for
+	aside    bool
 	draining bool
 	err      error
 }
@@ -126,6 +127,25 @@ func (c *Conn) SetLine(n int) {
 	if !same {
 		c.line = n
 		c.out.commit(appendNumbers(c.out.begin(), kindLine, 0, uint64(n)), false)
+	}
+	c.mu.Unlock()
+	if !same {
+		c.out.flush()
+	}
+}
+
+// Aside says whether this side goes without places that it does not want: they
+// are then granted to others, who need not ask for them.
+func (c *Conn) Aside(is bool) {
+	c.mu.Lock()
+	same := c.aside == is || c.draining || c.err != nil
+	c.aside = is
+	if !same {
+		n := uint64(0)
+		if is {
+			n = 1
+		}
+		c.out.commit(appendNumbers(c.out.begin(), kindAside, 0, n), false)
 	}
 	c.mu.Unlock()
 	if !same {
@@ -274,7 +294,7 @@ func (c *Conn) receive(in *reader) error {
 
 func (c *Conn) handle(h header, payload []byte) error {
 	switch h.kind {
-	case kindAnswer, kindData, kindWindow, kindRefuse, kindBroken:
+	case kindAnswer, kindData, kindWindow, kindRefuse, kindBroken, kindGiven:
 		if s := c.stream(h.stream); s != nil {
 			return s.handle(h, payload)
 		}
@@ -371,7 +391,7 @@ func (c *Conn) finish(err error) {
 	}
 	for id, s := range left {
 		// What never left this process was seen by nobody.
-		s.end(id, &BrokenError{Taken: c.out.passed(s.opened.Load()), Why: why})
+		s.end(id, &BrokenError{Taken: c.out.passed(s.opened.Load()) && s.goneOn(), Why: why})
 	}
 	c.granted(-c.takePlaces(1 << 30))
 	close(c.quit)

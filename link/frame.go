@@ -53,8 +53,10 @@ const (
 	kindPing   kind = 15 // → agent: keeps the connection; answered by pong
 	kindPong   kind = 16 // ← the same payload
 
-	optional kind = 0x80
-	kindLine kind = 0x80 // → agent: how many places it is to grant in all; an old one keeps its own
+	optional  kind = 0x80
+	kindLine  kind = 0x80 // → agent: how many places it is to grant in all; an old one keeps its own
+	kindAside kind = 0x81 // → agent: 1, grant this side no places but those it wants; 0, as ever
+	kindGiven kind = 0x82 // ← the request goes on to an engine; only gateways say so to each other
 )
 
 const flagEnd = 1 // with open and data: the body ends here

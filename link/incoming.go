@@ -1,6 +1,9 @@
 package link
 
-import "io"
+import (
+	"io"
+	"runtime"
+)
 
 // An Incoming is one request and its answer, on the agent's side. One
 // goroutine may read while another writes; Fail may be called from anywhere.
@@ -83,6 +86,20 @@ func (in *Incoming) claimHead() error {
 	}
 	in.replied = true
 	return nil
+}
+
+// Given says that the request is about to be sent on to an engine: whoever sent
+// it must not send it elsewhere from here on. It was said when Given returns,
+// whatever becomes of this process.
+func (in *Incoming) Given() error {
+	queue := in.out.begin()
+	mark := in.out.mark()
+	err := in.out.commit(appendNumbers(queue, kindGiven, in.id), true)
+	for err == nil && !in.out.gone(mark) { // somebody else is writing, and soon done
+		runtime.Gosched()
+		err = in.out.failed()
+	}
+	return err
 }
 
 // Write writes to the body of the answer, and waits while the gateway's window

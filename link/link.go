@@ -96,6 +96,10 @@ type Hooks struct {
 	// Draining says that the agent takes nothing new; what it has, it finishes.
 	Draining func()
 
+	// Relay says that the other side is a gateway too, which says by [Incoming.Given]
+	// when it sends a request on. Until then nobody has taken it.
+	Relay bool
+
 	// Closed is the last call. All streams have ended by then.
 	Closed func(error)
 }

@@ -82,6 +82,12 @@ func (p *peer) handle(h header, payload []byte) error {
 		if p.server.Lined != nil && n > 0 {
 			p.server.Lined(n)
 		}
+	case kindAside:
+		var n int
+		if err := parseNumbers(payload, &n); err != nil {
+			return err
+		}
+		p.server.aside(p, n > 0)
 	case kindReturn:
 		var asked, given int
 		if err := parseNumbers(payload, &asked, &given); err != nil {

@@ -4,10 +4,11 @@ import "slices"
 
 // A holder is one connection's share of the places.
 type holder struct {
-	granted  int // places granted and not yet spent
-	recalled int // of those, how many were asked back and not yet answered for
-	inside   int // requests in flight
-	want     int // places it says it could use in all
+	granted  int  // places granted and not yet spent
+	recalled int  // of those, how many were asked back and not yet answered for
+	inside   int  // requests in flight
+	want     int  // places it says it could use in all
+	aside    bool // wants no places but those it wants by number
 	parted   bool
 	peer     *peer
 }
@@ -66,12 +67,38 @@ func (p *places) divide() []move {
 func (p *places) next() *holder {
 	best := p.holders[0]
 	for _, h := range p.holders[1:] {
-		hungry, bestHungry := h.unmet() > 0, best.unmet() > 0
-		if hungry && !bestHungry || hungry == bestHungry && h.share() < best.share() {
+		rank, bestRank := h.rank(), best.rank()
+		if rank > bestRank || rank == bestRank && h.share() < best.share() {
 			best = h
 		}
 	}
 	return best
+}
+
+// rank is whether h comes before others who have as little.
+func (h *holder) rank() int {
+	switch {
+	case h.unmet() > 0:
+		return 2
+	case h.aside:
+		return 0
+	}
+	return 1
+}
+
+// spare is how many idle places are held by those who stand aside, if there is
+// somebody who does not.
+func (p *places) spare() int {
+	sum, others := 0, false
+	for _, h := range p.holders {
+		if others = others || !h.aside; h.aside {
+			sum += h.idle()
+		}
+	}
+	if !others {
+		return 0
+	}
+	return sum
 }
 
 // hungry is how many more places are wanted than are there.
@@ -83,9 +110,19 @@ func (p *places) hungry() int {
 	return sum
 }
 
-// recall asks back over places, whoever holds them, and idle ones for those
-// who are hungry. What was asked back before counts.
+// recall asks back over places, whoever holds them, idle ones for those who are
+// hungry, and all that lie with those who stand aside. What was asked back
+// before counts.
 func (p *places) recall(over, hungry int) {
+	if p.spare() > 0 {
+		for _, h := range p.holders {
+			if n := h.idle(); h.aside && n > 0 {
+				h.recalled += n
+				p.move(h).recall += n
+			}
+		}
+		hungry = p.hungry()
+	}
 	for _, h := range p.holders {
 		over -= h.recalled
 	}

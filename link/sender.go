@@ -173,6 +173,13 @@ func (s *sender) passed(mark uint64) bool {
 	return s.sent+s.behind > mark
 }
 
+// gone says whether the kernel has bytes after the mark.
+func (s *sender) gone(mark uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sent > mark
+}
+
 // failed is why nothing can be sent any more, or nil.
 func (s *sender) failed() error {
 	s.mu.Lock()

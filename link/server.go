@@ -381,6 +381,14 @@ func (s *Server) want(p *peer, n int) {
 	}
 }
 
+func (s *Server) aside(p *peer, is bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	if p.holder.aside = is; !s.draining {
+		s.divideLocked()
+	}
+}
+
 func (s *Server) give(p *peer, asked, given int) error {
 	s.mu.Lock()
 	defer s.unlock()

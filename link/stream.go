@@ -16,11 +16,12 @@ type Stream struct {
 	answer   Answer
 	texts    []byte // what the texts of answer point into
 	answered bool   // the head is there
+	given    bool   // a relay has sent the request on; guarded by pipe.mu
 }
 
 func (s *Stream) begin(id uint32) {
 	s.reset(id)
-	s.answered = false
+	s.answered, s.given = false, false
 	s.answer.Header = s.answer.Header[:0]
 	if cap(s.texts) > 8<<10 {
 		s.texts = nil
@@ -109,9 +110,20 @@ func (s *Stream) handle(h header, payload []byte) error {
 		s.end(h.stream, &BrokenError{Why: "not taken: " + why(payload)})
 	case kindBroken:
 		s.conn.forget(h.stream)
-		s.end(h.stream, &BrokenError{Taken: true, Why: why(payload)})
+		s.end(h.stream, &BrokenError{Taken: s.goneOn(), Why: why(payload)})
+	case kindGiven:
+		s.mu.Lock()
+		s.given = s.given || s.id == h.stream
+		s.mu.Unlock()
 	}
 	return nil
+}
+
+// goneOn says whether an engine may have seen the request, which has left here.
+func (s *Stream) goneOn() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.conn.hooks.Relay || s.given
 }
 
 func why(payload []byte) string { return string(payload[:min(len(payload), maxWhy)]) }

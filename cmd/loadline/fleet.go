@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"loadline.dev/loadline/gateway/feed"
@@ -23,6 +24,9 @@ func (s *server) fleet(api http.Handler) http.Handler {
 			return s.ring.authority.Sign(secure.Gateway, id, request, time.Now())
 		},
 	}
+	own := &station{s: s}
+	s.hub.Self = own.member
+	s.hub.Changed = func(all []feed.Member) { s.gateway.Join(ownID, peers(all)) }
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if rest, ok := strings.CutPrefix(r.URL.Path, feed.Path); ok && (rest == "" || rest[0] == '/') {
 			s.hub.ServeHTTP(w, r)
@@ -37,4 +41,58 @@ func (s *server) rekey() {
 	if err := s.hub.Rekey(); err != nil {
 		s.log.Error("gateways are not told of changed tokens", "why", err)
 	}
+}
+
+// ownID is what the gateway of this process is called among others.
+const ownID = "local"
+
+// A station is where the others reach the gateway of this process. It is opened
+// for the first of them: a server that is alone listens on one port only.
+type station struct {
+	s    *server
+	once sync.Once
+	addr string
+}
+
+func (t *station) member() feed.Member {
+	t.once.Do(func() {
+		if err := t.open(); err != nil {
+			t.s.log.Error("other gateways cannot pass requests on to this one", "why", err)
+		}
+	})
+	return feed.Member{ID: ownID, Addr: t.addr}
+}
+
+func (t *station) open() error {
+	i, err := t.s.ring.identity(time.Now())
+	if err != nil {
+		return err
+	}
+	l, err := i.Listen("127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	t.addr = l.Addr().String()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if err := t.s.gateway.ServePeers(l); err != nil {
+			t.s.log.Error("links of other gateways", "why", err)
+		}
+	}()
+	go func() {
+		tick := time.NewTicker(time.Hour)
+		defer tick.Stop()
+		for {
+			select {
+			case <-over:
+				return
+			case now := <-tick.C:
+				if _, err := t.s.ring.identity(now); err != nil {
+					t.s.log.Error("the link's certificate is not renewed", "why", err)
+				}
+			}
+		}
+	}()
+	return nil
 }

@@ -90,7 +90,7 @@ func (s *shell) gateway(ctx context.Context) error {
 	d.follower = feed.NewFollower()
 	d.follower.Server, d.follower.Token, d.follower.Log = c.host, c.token, d.log
 	d.follower.Client = &http.Client{Transport: c.https}
-	config := gateway.Config{Judge: d.judge, Log: d.log, Metrics: d.metrics, Clear: clear, Dial: d.dial}
+	config := gateway.Config{Judge: d.judge, Log: d.log, Metrics: d.metrics, Clear: clear, Dial: d.dial, DialPeer: d.dialPeer}
 	if config.API, err = d.handOn(c); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (d *door) arrive(ctx context.Context, addr string) error {
 		d.tokens.Set(shared)
 		return nil
 	}
-	d.follower.Gateways = func([]feed.Member) {}
+	d.follower.Gateways = func(all []feed.Member) { d.gateway.Join(d.follower.Self.ID, peers(all)) }
 	if err := d.prove(ctx); err != nil {
 		return err
 	}
@@ -199,6 +199,11 @@ func (d *door) run(ctx context.Context, l net.Listener, ready func()) error {
 			failed <- fmt.Errorf("gateway: %w", err)
 		}
 	})
+	parts.Go(func() {
+		if err := d.gateway.ServePeers(d.links); err != nil && life.Err() == nil {
+			failed <- fmt.Errorf("links of other gateways: %w", err)
+		}
+	})
 	ready()
 	var err error
 	select {
@@ -236,6 +241,19 @@ func (d *door) judge(c *gateway.Caller) auth.Verdict {
 // dial opens a connection to a replica that is reached over TLS.
 func (d *door) dial(ctx context.Context, addr, replica string) (net.Conn, error) {
 	return d.identity.Dial(ctx, addr, secure.Replica, replica)
+}
+
+// dialPeer opens a connection to another gateway.
+func (d *door) dialPeer(ctx context.Context, addr, id string) (net.Conn, error) {
+	return d.identity.Dial(ctx, addr, secure.Gateway, id)
+}
+
+func peers(all []feed.Member) []gateway.Peer {
+	var list []gateway.Peer
+	for _, m := range all {
+		list = append(list, gateway.Peer{ID: m.ID, Addr: m.Addr})
+	}
+	return list
 }
 
 // handOn answers whether this process is well, and its metrics; everything else

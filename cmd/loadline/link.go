@@ -98,3 +98,12 @@ func (r *ring) dial(ctx context.Context, addr, replica string) (net.Conn, error)
 	}
 	return i.Dial(ctx, addr, secure.Replica, replica)
 }
+
+// dialPeer opens a connection to another gateway.
+func (r *ring) dialPeer(ctx context.Context, addr, id string) (net.Conn, error) {
+	i, err := r.identity(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return i.Dial(ctx, addr, secure.Gateway, id)
+}

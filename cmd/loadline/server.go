@@ -91,7 +91,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	if s.tokens, err = tokens.Open(ctx, s.store.Drawer("tokens"), filepath.Join(p.data, "token"), time.Now); err != nil {
 		return s, err
 	}
-	if s.ring, err = openRing(p.state, "local"); err != nil {
+	if s.ring, err = openRing(p.state, ownID); err != nil {
 		return s, err
 	}
 	if s.platform, err = s.newPlatform(); err != nil {
@@ -105,7 +105,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 	s.gateway = gateway.New(gateway.Config{
 		Judge: s.judge, API: s.helm.guard(s.probes(s.api())), Root: p.root, Log: p.log, Metrics: s.metrics,
 		TLS: s.encryption(), Clear: p.clear, Wake: s.cockpit.Woken,
-		Dial: s.ring.dial,
+		Dial: s.ring.dial, DialPeer: s.ring.dialPeer,
 	})
 	s.hub.Own = s.gateway
 	s.keeper = control.New(control.Parts{

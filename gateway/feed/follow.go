@@ -60,7 +60,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		began := time.Now()
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		}
 		if kind := serving.KindOf(err); !f.was && (kind == serving.Denied || kind == serving.NotFound) {
 			return err
