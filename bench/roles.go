@@ -90,7 +90,8 @@ func bareGateway(args []string) error {
 
 // spreadGateway is the real gateway with several replicas, "a,b", and after a
 // semicolon those of another endpoint. Told to (SIGUSR1), the first endpoint
-// moves to those, as to a new version, and back.
+// moves to those, as to a new version, and back. After "fifo:" requests wait in
+// order of arrival.
 func spreadGateway(args []string) error {
 	r := readFlags(args)
 	l, err := r.listener()
@@ -101,7 +102,8 @@ func spreadGateway(args []string) error {
 	defer stop()
 	g := gateway.New(gateway.Config{})
 	var versions [][]serving.Replica
-	for group := range strings.SplitSeq(r.to, ";") {
+	to, fifo := strings.CutPrefix(r.to, "fifo:")
+	for group := range strings.SplitSeq(to, ";") {
 		var replicas []serving.Replica
 		for addr := range strings.SplitSeq(group, ",") {
 			replicas = append(replicas, serving.Replica{ID: addr, Addr: addr, State: serving.Ready})
@@ -110,7 +112,7 @@ func spreadGateway(args []string) error {
 	}
 	publish := func(name string, generation uint64, replicas []serving.Replica) {
 		g.Publish(serving.Route{Tenant: "default", Endpoint: name, ID: name, Generation: generation, Entities: []serving.RouteEntity{{
-			Name: name, Percent: 100, Replicas: replicas}}})
+			Name: name, Percent: 100, FIFO: fifo, Replicas: replicas}}})
 	}
 	publish("iris", 1, versions[0])
 	if len(versions) > 1 {

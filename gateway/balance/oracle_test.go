@@ -16,6 +16,7 @@ type ward struct {
 	pauses float64   // how long a replica stands still, now and then; 0 is never
 	every  float64   // between two pauses of one replica
 	load   float64   // of the capacity
+	even   bool      // the work lies evenly around its mean; else it is exponential
 
 	// free picks one of the free replicas for the first in the queue, or -1.
 	free func(w *ward, waiting int) int
@@ -65,7 +66,13 @@ func (w *ward) p99(seed uint64, n int) float64 {
 	type waiter struct{ at, work float64 }
 	var queue []waiter
 	var took []float64
-	h := &events{{at: 0, kind: arrival, work: dice.ExpFloat64() * meanWork}, {at: 100, kind: look}}
+	draw := func() float64 {
+		if w.even {
+			return (.5 + dice.Float64()) * meanWork
+		}
+		return dice.ExpFloat64() * meanWork
+	}
+	h := &events{{at: 0, kind: arrival, work: draw()}, {at: 100, kind: look}}
 	begun := make([]float64, len(w.factor))
 	for len(took) < n {
 		e := heap.Pop(h).(event)
@@ -79,7 +86,7 @@ func (w *ward) p99(seed uint64, n int) float64 {
 		switch {
 		case e.kind == arrival:
 			queue = append(queue, waiter{w.now, e.work})
-			heap.Push(h, event{at: w.now + dice.ExpFloat64()/rate, kind: arrival, work: dice.ExpFloat64() * meanWork})
+			heap.Push(h, event{at: w.now + dice.ExpFloat64()/rate, kind: arrival, work: draw()})
 		case e.kind == look:
 			w.tick()
 			heap.Push(h, event{at: w.now + 100, kind: look})
@@ -142,6 +149,10 @@ func ours(w *ward) {
 		health[i] = new(Health)
 	}
 	reported := make([]float64, n) // by the agents: an eighth of each new one counts
+	tail := 50 * time.Millisecond  // as five mean deviations beyond the mean come to
+	if w.even {
+		tail = 25 * time.Millisecond
+	}
 	var j Judgement
 	at := func() time.Time { return time.Unix(0, 0).Add(time.Duration(w.now * 1e6)) }
 	sentAt := make([]time.Time, n)
@@ -164,7 +175,7 @@ func ours(w *ward) {
 		}
 		reported[i] += (took - reported[i]) / 8
 	}
-	w.tick = func() { j.Judge(health, 40*time.Millisecond, at()) }
+	w.tick = func() { j.Judge(health, tail, at()) }
 }
 
 func orUsual(d, usual time.Duration) time.Duration {
@@ -188,12 +199,15 @@ func TestUnevenReplicasCostHardlyMoreThanTheOracle(t *testing.T) {
 	twoToOne := ten(func(i int) float64 { return float64(1 + i%2) })
 	even := ten(func(int) float64 { return 1 })
 	for sentence, w := range map[string]ward{
-		"one ten times slower, load 0.7": {factor: oneSlow, load: .7},
-		"one ten times slower, load 0.9": {factor: oneSlow, load: .9},
-		"two speeds, load 0.7":           {factor: twoToOne, load: .7},
-		"two speeds, load 0.9":           {factor: twoToOne, load: .9},
-		"pauses, load 0.7":               {factor: even, load: .7, pauses: 300, every: 10_000},
-		"pauses, load 0.9":               {factor: even, load: .9, pauses: 300, every: 10_000},
+		"one ten times slower, load 0.7":            {factor: oneSlow, load: .7},
+		"one ten times slower, load 0.9":            {factor: oneSlow, load: .9},
+		"two speeds, load 0.7":                      {factor: twoToOne, load: .7},
+		"two speeds, load 0.9":                      {factor: twoToOne, load: .9},
+		"one ten times slower, even work, load 0.7": {factor: oneSlow, load: .7, even: true},
+		"one ten times slower, even work, load 0.9": {factor: oneSlow, load: .9, even: true},
+		"two speeds, even work, load 0.9":           {factor: twoToOne, load: .9, even: true},
+		"pauses, load 0.7":                          {factor: even, load: .7, pauses: 300, every: 10_000},
+		"pauses, load 0.9":                          {factor: even, load: .9, pauses: 300, every: 10_000},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			var mine, best float64
