@@ -114,5 +114,8 @@ fuzz:
 bench: $(PYTHON) build ## the short set, each figure beside its rival in the same run
 	@cd bench && go run . -bin ../bin/loadline -python $(PYTHON)
 
+bench-full: $(PYTHON) build ## the same at length
+	@cd bench && go run . -full -bin ../bin/loadline -python $(PYTHON)
+
 clean:
 	rm -rf bin

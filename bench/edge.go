@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,10 +62,6 @@ func edge(args []string) error {
 		// Never reached, but counted.
 		asked.Quota.Rates = []serving.Rate{{Calls: 60_000_000, Period: time.Minute, Per: serving.PerToken}}
 	}
-	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", *port))
-	if err != nil {
-		return err
-	}
 	g := gateway.New(config)
 	for i := range *endpoints - 1 {
 		name := fmt.Sprintf("other-%d", i)
@@ -80,6 +77,11 @@ func edge(args []string) error {
 			serving.Replica{ID: fmt.Sprint("r", i), Addr: addr, State: serving.Ready})
 	}
 	g.Publish(asked)
+	runtime.GC() // what publishing ten thousand left behind is not a request's
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", *port))
+	if err != nil {
+		return err
+	}
 	if err := g.Serve(ctx, l); err != nil {
 		return err
 	}

@@ -266,7 +266,7 @@ func (b *bench) listening(ctx context.Context, socket, role string, args ...stri
 
 // answers waits until the right answer comes from port.
 func (b *bench) answers(ctx context.Context, port int) error {
-	return harness.Eventually(ctx, 10*time.Second, func() error {
+	return harness.Eventually(ctx, time.Minute, func() error { // a table of ten thousand takes a while
 		status, text, err := harness.Ask(ctx, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), question)
 		if err == nil && (status != 200 || text != answer) {
 			err = fmt.Errorf("answered %d: %s", status, text)
