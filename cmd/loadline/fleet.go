@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"loadline.dev/loadline/autopilot"
+	"loadline.dev/loadline/gateway"
 	"loadline.dev/loadline/gateway/feed"
 	"loadline.dev/loadline/link/secure"
 )
@@ -96,3 +98,13 @@ func (t *station) open() error {
 	}()
 	return nil
 }
+
+// allGateways is what the autopilot hears of: this process's gateway, which is
+// linked to every replica, sets their lines; what all see counts.
+type allGateways struct {
+	*gateway.Gateway
+	hub *hub
+}
+
+// Reports implements [cockpit.Gateway].
+func (a allGateways) Reports(list []autopilot.Report) []autopilot.Report { return a.hub.Reports(list) }

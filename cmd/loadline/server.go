@@ -112,7 +112,7 @@ func newServer(ctx context.Context, p plan, loopback bool) (s *server, err error
 		Store: s.store, Platform: s.platform, Preparer: preparer, Router: s.hub,
 		Sizer: s.cockpit, Drawer: s.store.Drawer("control"), Log: p.log, Metrics: control.NewMetrics(s.metrics), Sandbox: p.sandbox,
 	})
-	s.cockpit.Gateway, s.cockpit.Keeper = s.gateway, s.keeper
+	s.cockpit.Gateway, s.cockpit.Keeper = allGateways{s.gateway, s.hub}, s.keeper
 	s.desk.Store, s.desk.Keeper = s.store, s.keeper
 	s.desk.Output, s.desk.Builds = s.platform, preparer
 	return s, nil

@@ -14,13 +14,14 @@ package feed
 import (
 	"encoding/json"
 
+	"loadline.dev/loadline/autopilot"
 	"loadline.dev/loadline/serving"
 )
 
 // Path is where a hub is served. Below it lies, for a gateway's ID,
 //
 //	GET  ID/feed?addr=HOST:PORT   the news; addr is where other gateways reach it
-//	POST ID/served                the number of the news it serves by, as JSON
+//	POST ID/served                the number of the news it serves by, and what its entities did since, as JSON
 //	POST ID/certificate           a request for a certificate, in PEM, answered in PEM
 //	POST ID/calls                 what its endpoints with rate limits were asked, answered by what all were
 //	POST ID/leaving               it takes nothing new; the feed goes on
@@ -52,4 +53,7 @@ type news struct {
 }
 
 // served is what a follower says of itself.
-type served struct{ Number uint64 }
+type served struct {
+	Number  uint64
+	Reports []autopilot.Report `json:",omitempty"`
+}

@@ -155,15 +155,27 @@ func (f *Follower) take(n *news, heard map[name]bool) error {
 	return nil
 }
 
-// say tells the hub what is served, whenever that has changed.
+// say tells the hub what is served, whenever that has changed, and each second
+// what the gateway did.
 func (f *Follower) say(ctx context.Context, bell <-chan struct{}) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-bell:
+		case <-tick.C:
 		}
-		body, _ := json.Marshal(served{f.number.Load()}) // a number always can be
+		said := served{Number: f.number.Load()}
+		if own, ok := f.Router.(Reporter); ok {
+			said.Reports = own.Reports(nil)
+		}
+		body, err := json.Marshal(said)
+		if err != nil {
+			f.Log.Error("reports", "why", err)
+			continue
+		}
 		if _, err := f.post(ctx, "/served", body); err != nil && ctx.Err() == nil {
 			f.Log.Debug("the server does not hear what is served", "why", err)
 		}

@@ -11,14 +11,16 @@ import (
 	"sync"
 	"time"
 
+	"loadline.dev/loadline/autopilot"
 	"loadline.dev/loadline/serving"
 )
 
 const (
-	beat     = time.Second     // a feed says something at least that often
-	patience = 2 * time.Second // for gateways to follow a route, before they are not waited for
-	maxOwed  = 4096            // news that a gateway may be behind
-	maxBody  = 64 << 10
+	beat      = time.Second     // a feed says something at least that often
+	patience  = 2 * time.Second // for gateways to follow a route, before they are not waited for
+	maxOwed   = 4096            // news that a gateway may be behind
+	maxBody   = 64 << 10
+	maxReport = 15 << 20 // of what entities did
 )
 
 // A Hub knows every route and tells it to the gateway of this process and to
@@ -53,7 +55,10 @@ type member struct {
 	served  uint64
 	late    bool // it did not follow in time, so it is not waited for
 	leaving bool
-	asked   map[name]int // in the last second; see Deal
+
+	reports  []autopilot.Report // not yet taken by Reports
+	reported time.Time
+	asked    map[name]int // in the last second; see Deal
 }
 
 // Publish tells the route. When it returns, every gateway that answers in time
@@ -189,7 +194,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *Hub) hear(w http.ResponseWriter, r *http.Request, id string) {
 	var said served
-	if err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&said); err != nil {
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxReport)).Decode(&said); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -197,6 +202,7 @@ func (h *Hub) hear(w http.ResponseWriter, r *http.Request, id string) {
 	defer h.mu.Unlock()
 	if m := h.members[id]; m != nil {
 		m.served, m.late = max(m.served, min(said.Number, h.number)), false
+		m.report(said.Reports, time.Now())
 		h.heardLocked()
 	}
 }

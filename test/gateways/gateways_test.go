@@ -77,7 +77,7 @@ func newHouse(t testing.TB) *house {
 		Sign: func(id string, request []byte) ([]byte, error) {
 			return h.authority.Sign(secure.Gateway, id, request, time.Now())
 		}}
-	h.server = httptest.NewServer(h.hub)
+	h.server = httptest.NewServer(&switchable{Handler: h.hub})
 	t.Cleanup(func() {
 		h.server.CloseClientConnections()
 		h.server.Close()
@@ -246,26 +246,6 @@ func (d *door) get(path string) (int, string, error) {
 }
 
 const invocations = "/serving-endpoints/iris/invocations"
-
-// metric adds up what a gateway says of one of its metrics.
-func (d *door) metric(name string) float64 {
-	d.t.Helper()
-	_, text, err := d.get("/metrics")
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	sum := 0.0
-	for line := range strings.Lines(text) {
-		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == '{' || rest[0] == ' ') {
-			v, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
-			if err != nil {
-				d.t.Fatal(err)
-			}
-			sum += v
-		}
-	}
-	return sum
-}
 
 // client keeps connections open, as clients do, and never sends twice.
 func client() *http.Client {
