@@ -21,6 +21,10 @@ type life struct {
 	alarm    *alarm        // for the deadline; nil until somebody waits for it
 	armed    bool
 	calls    []*func() // of AfterFunc, in no order
+
+	// calling counts those that were called and have not come back. They ask l
+	// why it ended, so it must not begin again before.
+	calling sync.WaitGroup
 }
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
@@ -42,9 +46,12 @@ func (l *life) begin(timeout time.Duration) {
 // handler's return, nobody waits for that any more.
 func (l *life) end(cause error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if !l.over {
 		l.endLocked(cause)
+	}
+	l.mu.Unlock()
+	if cause == nil {
+		l.calling.Wait()
 	}
 }
 
@@ -59,7 +66,7 @@ func (l *life) endLocked(cause error) {
 		l.closed = true
 	}
 	for _, f := range l.calls {
-		go (*f)()
+		l.calling.Go(*f)
 	}
 	clear(l.calls)
 	l.calls = l.calls[:0]
@@ -149,7 +156,7 @@ func (l *life) AfterFunc(f func()) (stop func() bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
-		go f()
+		l.calling.Go(f)
 		return func() bool { return false }
 	}
 	call := &f

@@ -102,3 +102,21 @@ func TestWaitingForTheEndOfALifeCostsNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Contexts that were made of it hear of the end a moment later, in goroutines of
+// their own: the next request must not have begun by then.
+func TestAContextOfALifeEndsBeforeTheNextBegins(t *testing.T) {
+	var l life
+	for range 2000 {
+		l.begin(time.Hour)
+		ctx, cancel := context.WithCancel(&l)
+		left := make(chan struct{})
+		go func() { l.end(ErrCancelled); close(left) }()
+		l.end(nil)
+		if ctx.Err() == nil {
+			t.Error("it goes on with the next request")
+		}
+		<-left
+		cancel()
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,12 @@ type socket struct {
 
 	fd    int
 	epoll *os.File
+
+	// hup is an epoll that is told of the end only. Together with the last bytes
+	// it would be one event of the other, and a reader that does not read twice
+	// to be sure takes the bytes and sleeps over the end.
+	hup  *os.File
+	hung atomic.Bool // the end was seen: read until it comes
 
 	mu     sync.RWMutex // held for writing by Close
 	closed bool
@@ -54,21 +61,50 @@ func newSocket(u *net.UnixConn) (*socket, error) {
 	if err := raw.Control(func(its uintptr) { fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0) }); err != nil || failed != nil {
 		return nil, errors.Join(err, failed)
 	}
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	s := &socket{Conn: u, fd: fd}
+	if s.epoll, err = watcher(fd, unix.EPOLLIN|unix.EPOLLRDHUP); err == nil {
+		s.hup, err = watcher(fd, unix.EPOLLRDHUP)
+	}
 	if err != nil {
+		if s.epoll != nil {
+			s.epoll.Close()
+		}
 		unix.Close(fd)
 		return nil, err
 	}
-	err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd)})
+	go s.awaitEnd()
+	return s, nil
+}
+
+// watcher is an epoll of those events of fd, as a file that can be waited for.
+func watcher(fd int, events uint32) (*os.File, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events | unix.EPOLLET, Fd: int32(fd)})
 	if err == nil {
 		err = unix.SetNonblock(epoll, true) // else it is no file to wait for
 	}
 	if err != nil {
-		unix.Close(fd)
 		unix.Close(epoll)
 		return nil, err
 	}
-	return &socket{Conn: u, fd: fd, epoll: os.NewFile(uintptr(epoll), "epoll")}, nil
+	return os.NewFile(uintptr(epoll), "epoll"), nil
+}
+
+// awaitEnd wakes the reader when either side has hung up. It ends then, or with Close.
+func (s *socket) awaitEnd() {
+	raw, err := s.hup.SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		n, err := unix.EpollWait(int(fd), make([]unix.EpollEvent, 1), 0)
+		return n > 0 || err != nil && !errors.Is(err, syscall.EINTR)
+	})
+	s.hung.Store(true)
+	_ = s.epoll.SetReadDeadline(time.Unix(1, 0)) // long past: wakes whoever waits
 }
 
 // SyscallConn is what [reader.poll] waits on.
@@ -121,5 +157,6 @@ func (s *socket) Close() error {
 	}
 	s.closed = true
 	s.epoll.Close()
+	s.hup.Close()
 	return unix.Close(s.fd)
 }

@@ -82,6 +82,26 @@ func TestHangUpEndsWhoReadsAndWhoWrites(t *testing.T) {
 	}
 }
 
+// The last bytes and the end may be one event to the reader.
+func TestTheEndRightBehindTheLastBytesIsSeen(t *testing.T) {
+	for range 300 {
+		s, far := unixPair(t)
+		read, frames := make(chan error, 1), 0
+		go func() { read <- newReader(s).each(func(header, []byte) error { frames++; return nil }) }()
+		far.Write(appendNumbers(nil, kindPing, 0, 1))
+		far.Close()
+		select {
+		case err := <-read:
+			if err == nil || frames != 1 {
+				t.Fatalf("%d frames, then %v", frames, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the reader sleeps over the end")
+		}
+		s.Close()
+	}
+}
+
 // Frames that come while others are handled must not be slept over.
 func TestFramesThatComeMeanwhileAreRead(t *testing.T) {
 	s, far := unixPair(t)
