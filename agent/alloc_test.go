@@ -85,9 +85,10 @@ func TestRequestLeavesNoGarbage(t *testing.T) {
 		ask()
 	}
 	runtime.ReadMemStats(&after)
-	// Less than one: what the process does by the clock is not a request's, and
-	// under the race detector a sync.Pool loses one thing in four on purpose.
-	if n := float64(after.Mallocs-before.Mallocs) / requests; n > .75 {
+	// Not none: what the process does by the clock is not a request's, and under
+	// the race detector a sync.Pool loses one thing in four on purpose, which is
+	// three quarters of one a request. Whatever is made anew adds a whole one.
+	if n := float64(after.Mallocs-before.Mallocs) / requests; n > 1.25 {
 		t.Errorf("%.2f allocations a request", n)
 	}
 }

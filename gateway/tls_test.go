@@ -129,9 +129,7 @@ func TestBrokenHandshakes(t *testing.T) {
 	if _, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: trust.RootCAs, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		t.Error("TLS 1.1 was accepted")
 	}
-	if n := metric(t, g, "loadline_gateway_refused_total"); n != 5 {
-		t.Errorf("%v broken handshakes counted", n)
-	}
+	eventually(t, func() bool { return metric(t, g, "loadline_gateway_refused_total") == 5 }) // the last may still be at it
 	nc := dialTLS(t, addr, trust)
 	io.WriteString(nc, post(iPath, "well", last))
 	if all, err := io.ReadAll(nc); !strings.HasSuffix(string(all), "well") || err != nil {
