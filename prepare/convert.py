@@ -204,6 +204,8 @@ def input_types(columns, precision, by_column, whole_ints):
 def sklearn(model, function, columns, precision, answer):
     from skl2onnx import convert_sklearn
 
+    if type(model).__name__.startswith("HistGradientBoosting") and function == "predict":
+        return histogram(model, columns, precision, answer)
     register()
     model = simplified(model)
     by_column = has_column_transformer(model) or any(c[1] == "string" for c in columns)
@@ -403,7 +405,6 @@ def result(made, types, output, answer):
 def lightgbm(model, function, columns, precision, answer):
     """Written out here: LightGBM compares float64, which its own converter rounds."""
     import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
 
     if precision != "float64":
         return None
@@ -418,19 +419,54 @@ def lightgbm(model, function, columns, precision, answer):
     nodes, leaves = Nodes(), Nodes()
     for number, tree in enumerate(dump["tree_info"]):
         grow(tree["tree_structure"], number, number % per_row, nodes, leaves)
+    return ensemble(model, objective, per_row, nodes, leaves, np.zeros(per_row), columns, precision, answer)
+
+
+def ensemble(model, objective, per_row, nodes, leaves, base, columns, precision, answer):
+    """A graph of trees that compare float64, and of what follows them."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
     width = sum(c[2] for c in columns)
     types = input_types(columns, precision, False, False)
     tensor = lambda values, name: numpy_helper.from_array(np.array(values, "f8"), name)
     graph = [helper.make_node("TreeEnsembleRegressor", ["X"], ["sums"], domain="ai.onnx.ml", n_targets=per_row, aggregate_function="SUM",
-        post_transform="NONE", nodes_values_as_tensor=tensor(nodes.pop("values"), "v"), target_weights_as_tensor=tensor(leaves.pop("weights"), "w"),
+        post_transform="NONE", base_values_as_tensor=tensor(base, "b"), nodes_values_as_tensor=tensor(nodes.pop("values"), "v"), target_weights_as_tensor=tensor(leaves.pop("weights"), "w"),
         **{"nodes_" + k: v for k, v in nodes.items()}, **{"target_" + k: v for k, v in leaves.items()})]
     graph.append(helper.make_node("Cast", ["sums"], ["raw"], to=TensorProto.DOUBLE))
     output, constants = link(model, objective, per_row, graph)
     kind = {"q": TensorProto.INT64, "s": TensorProto.STRING}.get(answer["kind"], TensorProto.DOUBLE)
-    made = helper.make_graph(graph, "lightgbm", [helper.make_tensor_value_info("X", TensorProto.DOUBLE, [None, width])],
+    made = helper.make_graph(graph, "trees", [helper.make_tensor_value_info("X", TensorProto.DOUBLE, [None, width])],
         [helper.make_tensor_value_info(output, kind, None)], constants)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     return result(helper.make_model(made, opset_imports=opsets, ir_version=8), types, output, answer)
+
+
+def histogram(model, columns, precision, answer):
+    """scikit-learn's histogram boosting, which compares float64 too."""
+    import numpy as np
+
+    if precision != "float64":
+        return None
+    if any(c[1] == "string" for c in columns) or getattr(model, "_preprocessor", None) is not None:
+        raise Unsuited("it has categories")
+    nodes, leaves = Nodes(), Nodes()
+    per_row = model.n_trees_per_iteration_
+    for i, group in enumerate(model._predictors):
+        for target, tree in enumerate(group):
+            number = i * per_row + target
+            for k, node in enumerate(tree.nodes):
+                leaf = bool(node["is_leaf"])
+                if not leaf and node["is_categorical"]:
+                    raise Unsuited("it splits by categories")
+                nodes.add(treeids=number, nodeids=k, modes="LEAF" if leaf else "BRANCH_LEQ", featureids=0 if leaf else int(node["feature_idx"]),
+                    values=0.0 if leaf else float(node["num_threshold"]), truenodeids=0 if leaf else int(node["left"]),
+                    falsenodeids=0 if leaf else int(node["right"]), missing_value_tracks_true=int(not leaf and node["missing_go_to_left"]))
+                if leaf:
+                    leaves.add(treeids=number, nodeids=k, ids=target, weights=float(node["value"]))
+    objective = {"log_loss": "binary" if per_row == 1 else "multiclass", "squared_error": "regression", "absolute_error": "regression",
+        "quantile": "regression", "poisson": "poisson", "gamma": "gamma"}.get(model.loss, str(model.loss))
+    return ensemble(model, [objective], per_row, nodes, leaves, np.asarray(model._baseline_prediction).reshape(-1), columns, precision, answer)
 
 
 class Nodes(dict):
