@@ -17,7 +17,7 @@ import (
 func main() {
 	play()
 	var b bench
-	only := flag.String("only", "", "run only this `suite`: path, spine, engines, loadline, ramp, uneven, overload or change")
+	only := flag.String("only", "", "run only this `suite`: path, spine, engines, loadline, ramp, uneven, overload, change or scaling")
 	flag.StringVar(&b.bin, "bin", "../bin/loadline", "the loadline `binary`")
 	flag.StringVar(&b.python, "python", os.Getenv("LOADLINE_TEST_PYTHON"), "an `interpreter` with MLflow and the models' packages")
 	flag.IntVar(&b.rounds, "rounds", 5, "interleaved rounds")
@@ -27,6 +27,8 @@ func main() {
 	flag.StringVar(&b.subjects, "subjects", "", "a `pattern`: only these subjects of the path suite, besides HAProxy")
 	flag.BoolVar(&b.pin, "pin", true, "subjects of the path suite share one processor, the load has another")
 	flag.StringVar(&b.results, "results", "results", "`folder` for the JSON results")
+	flag.StringVar(&asked.traces, "traces", os.Getenv("LOADLINE_TRACES"), "the `folder` of public traces, for the scaling suite")
+	flag.BoolVar(&asked.short, "short", false, "play only a few stretches in the scaling suite")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -54,7 +56,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		name string
 		run  func(context.Context) (any, error)
 	}{{"path", b.paths}, {"spine", b.spine}, {"engines", b.engines}, {"loadline", b.lines}, {"ramp", b.ramp},
-		{"uneven", b.uneven}, {"overload", b.overload}, {"change", b.change}}
+		{"uneven", b.uneven}, {"overload", b.overload}, {"change", b.change}, {"scaling", b.scaling}}
 	for _, suite := range suites {
 		if only != "" && only != suite.name {
 			continue
