@@ -22,7 +22,7 @@ func escapeOrder(t *testing.T) order {
 	if err := os.WriteFile(stray, []byte("somebody's own"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	read := []string{shared.data, filepath.Join(shared.data, "token"), filepath.Join(shared.data, "loadline.db"), filepath.Join(shared.data, "cache.db"),
+	read := []string{shared.data, filepath.Join(shared.data, "token"), filepath.Join(shared.data, "loadline.db"), filepath.Join(shared.data, "cache.db"), filepath.Join(shared.data, "link-ca.pem"),
 		filepath.Join(shared.data, "replicas"), folder, filepath.Join(folder, "spec.json"), filepath.Join(folder, "engine.log"), filepath.Join(folder, "work"),
 		filepath.Join(shared.data, "logs"), home, "/etc/shadow", stray}
 	write := []string{filepath.Join(shared.data, "x"), filepath.Join(folder, "x"), filepath.Join(folder, "work", "x"), filepath.Join(shared.data, "tools", "x"),
