@@ -110,7 +110,7 @@ func (r *pathResults) ratios(part string) string {
 			row := find(m, w)
 			cost = append(cost, row.Ratio.String())
 			slow = append(slow, slower("p99", row, find(m, haproxy)).String())
-			calls = append(calls, short(row.Syscalls.median()))
+			calls = append(calls, strings.Split(row.Syscalls.String(), " ")[0])
 		}
 		text += tableRow(cost...) + tableRow(slow...) + tableRow(calls...)
 	}
