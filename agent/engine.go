@@ -63,6 +63,16 @@ type Counter interface {
 	Crossed() (columns, raw uint64)
 }
 
+// A Gatherer is an [Engine] that lets requests that wait for it go together. The
+// more of them are inside, the less each costs.
+type Gatherer interface {
+	// Gathers is how many requests may go together; below 2, all go alone.
+	Gathers() int
+
+	// Calls counts calls of the model as [link.Counters] does.
+	Calls() [len(link.CallSizes)]uint64
+}
+
 // A Prober is an [Engine] that can be asked whether it still answers. One that
 // lets go of a request at its deadline would otherwise never be seen to hang.
 type Prober interface {

@@ -13,6 +13,8 @@ import (
 
 // counters become link.Counters in each load report.
 type counters struct {
+	calls [len(link.CallSizes)]atomic.Uint64 // of engines that are no more
+
 	answered, notTaken, broken, timedOut, cancelled, restarts atomic.Uint64
 	columns, raw                                              atomic.Uint64 // of engines that are no more
 	service                                                   atomic.Int64  // smoothed nanoseconds of one answered request
@@ -38,6 +40,11 @@ func (c *counters) cross(e Engine) {
 		c.columns.Add(columns)
 		c.raw.Add(raw)
 	}
+	if known, ok := e.(Gatherer); ok {
+		for i, n := range known.Calls() {
+			c.calls[i].Add(n)
+		}
+	}
 }
 
 // report fills in what the link does not know of the load.
@@ -56,9 +63,17 @@ func (a *agent) report(l *link.Load) {
 		Columns: a.count.columns.Load(), Raw: a.count.raw.Load(),
 		Beside: a.count.beside.Load(), Inside: a.count.took.Load(),
 	}
+	for i := range l.Calls {
+		l.Calls[i] = a.count.calls[i].Load()
+	}
 	engine := a.engine.Load()
 	if engine == nil {
 		return
+	}
+	if g, ok := engine.Engine.(Gatherer); ok {
+		for i, n := range g.Calls() {
+			l.Calls[i] += n
+		}
 	}
 	if c, ok := engine.Engine.(Counter); ok {
 		columns, raw := c.Crossed()

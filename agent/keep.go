@@ -213,6 +213,12 @@ func (a *agent) admit(r *run) {
 		return
 	}
 	_ = a.set(serving.Ready, "")
+	if g, can := r.Engine.(Gatherer); can && a.spec.Recipe.Limits.Concurrency == 0 {
+		// Those who are to go together must be inside. A gateway may have learned
+		// better by now.
+		usual := int64(defaultLine(a.spec))
+		a.line.CompareAndSwap(usual, max(usual, int64(g.Gathers())))
+	}
 	a.server.SetLine(int(a.line.Load()))
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"loadline.dev/loadline/link"
 )
 
 // metrics are the gateway's own. Labels are bounded: endpoint and entity by
@@ -16,6 +18,7 @@ type metrics struct {
 	retries  *prometheus.CounterVec   // endpoint, entity
 	cold     *prometheus.CounterVec   // endpoint, entity
 	crossed  *prometheus.CounterVec   // endpoint, entity, as: columns, raw
+	calls    *prometheus.CounterVec   // endpoint, entity, requests: link.CallSizes
 	limited  *prometheus.CounterVec   // endpoint, by: rate, in-flight, share
 	refusals *prometheus.CounterVec   // status: of what is no request
 	others   *prometheus.CounterVec   // code: of the API, and of endpoints that do not exist
@@ -51,6 +54,7 @@ func newMetrics(g *Gateway) *metrics {
 		retries:  counter("retries_total", "Requests sent on because a replica had not taken them.", "endpoint", "entity"),
 		cold:     counter("cold_starts_total", "Requests that found no replica and waited for one.", "endpoint", "entity"),
 		crossed:  counter("crossed_total", "Requests by how they crossed to the Python worker, as its agents report: columns parsed here, or the raw bytes.", "endpoint", "entity", "as"),
+		calls:    counter("model_calls_total", "Calls of a model whose waiting requests may share one, by the most requests that were in it: 1, 2, 4 (3 or 4), 8 and so on.", "endpoint", "entity", "requests"),
 		limited:  counter("limited_total", "Requests refused by a limit of their endpoint: its rate, its requests in flight, or its share of the gateway.", "endpoint", "by"),
 		refusals: counter("refused_total", "Byte streams that were no requests, by status.", "status"),
 		others:   counter("other_requests_total", "Requests to anything but a served entity, by class of answer.", "code"),
@@ -63,7 +67,7 @@ func newMetrics(g *Gateway) *metrics {
 		connections: prometheus.NewDesc(name("connections"), "Client connections.", nil, nil),
 	}
 	if g.Metrics != nil {
-		g.Metrics.MustRegister(m.requests, m.seconds, m.retries, m.cold, m.crossed, m.limited, m.refusals, m.others, m.dropped, m.crowded, m)
+		g.Metrics.MustRegister(m.requests, m.seconds, m.retries, m.cold, m.crossed, m.calls, m.limited, m.refusals, m.others, m.dropped, m.crowded, m)
 	}
 	return m
 }
@@ -115,6 +119,7 @@ type meters struct {
 	edge, wait, engine, whole prometheus.Observer
 	retries, cold             prometheus.Counter
 	columns, raw              prometheus.Counter
+	calls                     [len(link.CallSizes)]prometheus.Counter
 	shown                     atomic.Int64 // the second of the last exemplar
 }
 
@@ -128,6 +133,9 @@ func (m *metrics) entity(e *entity) *meters {
 		cold:    m.cold.WithLabelValues(e.endpoint, e.name),
 		columns: m.crossed.WithLabelValues(e.endpoint, e.name, "columns"),
 		raw:     m.crossed.WithLabelValues(e.endpoint, e.name, "raw"),
+	}
+	for i, n := range link.CallSizes {
+		t.calls[i] = m.calls.WithLabelValues(e.endpoint, e.name, strconv.Itoa(n))
 	}
 	for i := range t.codes {
 		t.codes[i] = m.requests.WithLabelValues(e.endpoint, e.name, class(100*i))
@@ -143,6 +151,7 @@ func (m *metrics) forget(e *entity) {
 	m.retries.DeletePartialMatch(labels)
 	m.cold.DeletePartialMatch(labels)
 	m.crossed.DeletePartialMatch(labels)
+	m.calls.DeletePartialMatch(labels)
 }
 
 // times are the moments of one request; zero was not reached.

@@ -41,6 +41,7 @@ type replica struct {
 	// The agent's counters as last reported; only load touches them.
 	reported     bool
 	columns, raw uint64
+	calls        [len(link.CallSizes)]uint64
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -215,7 +216,11 @@ func (r *replica) load(l link.Load) {
 	if r.reported {
 		r.e.meters.columns.Add(float64(l.Columns - min(l.Columns, r.columns)))
 		r.e.meters.raw.Add(float64(l.Raw - min(l.Raw, r.raw)))
+		for i, n := range l.Calls {
+			r.e.meters.calls[i].Add(float64(n - min(n, r.calls[i])))
+		}
 	}
+	r.calls = l.Calls
 	r.reported, r.columns, r.raw = true, max(r.columns, l.Columns), max(r.raw, l.Raw)
 }
 

@@ -41,7 +41,7 @@ func TestHeadsSurviveTheWire(t *testing.T) {
 		t.Errorf("got %+v, %v; want %+v", answer, err, a)
 	}
 
-	l := Load{1, 2, 3, 4, 5, serving.Draining, Counters{6, 7, 8, 9, 10, 11, 12, 1 << 63, 13, 14}, Pressure{15, 16, 17, 18}}
+	l := Load{1, 2, 3, 4, 5, serving.Draining, Counters{6, 7, 8, 9, 10, 11, 12, 1 << 63, 13, 14, [...]uint64{15, 16, 17, 18, 19, 20, 21}}, Pressure{22, 23, 24, 25}}
 	b = appendLoad(nil, &l)
 	var load Load
 	if err := parseLoad(append(b[headerSize:], "of a later version"...), &load); err != nil || load != l {

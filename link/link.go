@@ -79,7 +79,15 @@ type Counters struct {
 	// entered, itself included; Inside adds up the nanoseconds that they were.
 	Beside uint64
 	Inside uint64
+
+	// Calls counts calls of the model by how many requests were in one: each
+	// element has those with at most as many as [CallSizes] says. Only engines
+	// that let requests share a call count them.
+	Calls [len(CallSizes)]uint64
 }
+
+// CallSizes are the bounds of [Counters.Calls].
+var CallSizes = [...]int{1, 2, 4, 8, 16, 32, 64}
 
 // Hooks tell the gateway what a connection learns. They are called one at a
 // time from the connection's reader and must not block. A nil hook is skipped.

@@ -9,9 +9,10 @@ import (
 )
 
 // counters lists the fields of Counters in wire order. New ones go to the end.
-func (c *Counters) list() [10]*uint64 {
+func (c *Counters) list() [10 + len(CallSizes)]*uint64 {
 	return [...]*uint64{&c.Answered, &c.NotTaken, &c.Broken, &c.TimedOut, &c.Cancelled, &c.Columns, &c.Raw, &c.Restarts,
-		&c.Beside, &c.Inside}
+		&c.Beside, &c.Inside,
+		&c.Calls[0], &c.Calls[1], &c.Calls[2], &c.Calls[3], &c.Calls[4], &c.Calls[5], &c.Calls[6]}
 }
 
 // list is the fields of Pressure in wire order, behind the counters.

@@ -208,6 +208,9 @@ func TestTablesPrintAsPythonDoes(t *testing.T) {
 		if err != nil || string(got) != c.want {
 			t.Errorf("%s: got %s %v, want %s", name, got, err, c.want)
 		}
+		if whole, err := ReadTable(c.table); err != nil || takenApart(whole) != c.want {
+			t.Errorf("%s: row by row it is another (%v)", name, err)
+		}
 		for i := range c.table {
 			if _, err := AppendTable(nil, c.table[:i]); err == nil {
 				t.Errorf("%s: cut after %d bytes it passes", name, i)

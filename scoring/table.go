@@ -31,82 +31,92 @@ var errTable = errors.New("the worker's answer does not have the layout of a tab
 // length of its key and the key. A block is a letter (numpy's, or 's' for text)
 // and the values, row by row; text is an int32 length each, then the bytes.
 func AppendTable(dst, table []byte) ([]byte, error) {
-	t := tableReader{b: table}
-	shape := t.byte()
-	rows, columns := int(t.u32()), int(t.u32())
-	if t.bad || uint64(rows)*uint64(max(columns, 1)) > uint64(len(table)) && columns > 0 {
-		return dst, errTable
+	t, err := ReadTable(table)
+	if err != nil {
+		return dst, err
 	}
-	dst = append(dst, `{"predictions": [`...)
-	var err error
-	switch shape {
-	case vector, matrix:
-		dst, err = t.lists(dst, shape, rows, columns)
+	return t.Append(dst, 0, t.Rows), nil
+}
+
+// A Table is an answer that crossed as buffers, of which rows can be written
+// apart from each other.
+type Table struct {
+	Rows int
+
+	shape   byte
+	columns int
+	blocks  []block  // one per column of records, else one
+	keys    [][]byte // of records, as JSON text with the colon
+}
+
+// ReadTable takes an answer apart, in the layout that [AppendTable] describes.
+// The table lies in b.
+func ReadTable(b []byte) (*Table, error) {
+	r := tableReader{b: b}
+	t := &Table{shape: r.byte(), Rows: int(r.u32()), columns: int(r.u32())}
+	if r.bad || uint64(t.Rows)*uint64(max(t.columns, 1)) > uint64(len(b)) && t.columns > 0 {
+		return nil, errTable
+	}
+	switch t.shape {
+	case vector:
+		r.bad = t.columns != 1
+		t.blocks = []block{r.block(t.Rows)}
+	case matrix:
+		r.bad = t.columns == 0 && t.Rows > 1<<20
+		t.blocks = []block{r.block(t.Rows * t.columns)}
 	case records:
-		dst, err = t.records(dst, rows, columns)
+		t.readRecords(&r)
 	default:
-		err = errTable
+		return nil, errTable
 	}
-	return append(dst, ']', '}'), err
+	if r.bad || len(r.b) > 0 {
+		return nil, errTable
+	}
+	return t, nil
 }
 
-func (t *tableReader) lists(dst []byte, shape byte, rows, columns int) ([]byte, error) {
-	if shape == vector {
-		if columns != 1 {
-			return dst, errTable
-		}
-		b := t.block(rows)
-		if t.bad || len(t.b) > 0 {
-			return dst, errTable
-		}
-		for i := range rows {
-			dst = b.append(comma(dst, i), i)
-		}
-		return dst, nil
+func (t *Table) readRecords(r *tableReader) {
+	if t.columns == 0 || t.columns > len(r.b) {
+		r.bad = true
+		return
 	}
-	if columns == 0 && rows > 1<<20 {
-		return dst, errTable
-	}
-	b := t.block(rows * columns)
-	if t.bad || len(t.b) > 0 {
-		return dst, errTable
-	}
-	for i := range rows {
-		dst = append(comma(dst, i), '[')
-		for j := range columns {
-			dst = b.append(comma(dst, j), i*columns+j)
+	t.keys, t.blocks = make([][]byte, t.columns), make([]block, t.columns)
+	for j := range t.columns {
+		key := r.take(int(r.u32()))
+		if r.bad || !utf8.Valid(key) {
+			r.bad = true
+			return
 		}
-		dst = append(dst, ']')
+		t.keys[j] = append(appendString(nil, key), ": "...)
+		t.blocks[j] = r.block(t.Rows)
 	}
-	return dst, nil
 }
 
-func (t *tableReader) records(dst []byte, rows, columns int) ([]byte, error) {
-	if columns == 0 || columns > len(t.b) {
-		return dst, errTable
-	}
-	keys := make([][]byte, columns)
-	blocks := make([]block, columns)
-	for j := range columns {
-		key := t.take(int(t.u32()))
-		if t.bad || !utf8.Valid(key) {
-			return dst, errTable
+// Append appends the JSON text of the answer's rows from, …, to-1, as if the
+// answer had no others.
+func (t *Table) Append(dst []byte, from, to int) []byte {
+	dst = append(dst, `{"predictions": [`...)
+	for i := from; i < to; i++ {
+		dst = comma(dst, i-from)
+		switch t.shape {
+		case vector:
+			dst = t.blocks[0].append(dst, i)
+		case matrix:
+			dst = append(dst, '[')
+			for j := range t.columns {
+				dst = t.blocks[0].append(comma(dst, j), i*t.columns+j)
+			}
+			dst = append(dst, ']')
+		case records:
+			dst = append(dst, '{')
+			for j := range t.blocks {
+				dst = append(comma(dst, j), t.keys[j]...)
+				dst = t.blocks[j].append(dst, i)
+			}
+			dst = append(dst, '}')
 		}
-		keys[j] = append(appendString(nil, key), ": "...)
-		blocks[j] = t.block(rows)
 	}
-	if t.bad || len(t.b) > 0 {
-		return dst, errTable
-	}
-	for i := range rows {
-		dst = append(comma(dst, i), '{')
-		for j := range blocks {
-			dst = append(comma(dst, j), keys[j]...)
-			dst = blocks[j].append(dst, i)
-		}
-		dst = append(dst, '}')
-	}
-	return dst, nil
+	return append(dst, ']', '}')
 }
 
 func comma(dst []byte, i int) []byte {

@@ -93,7 +93,10 @@ func (e *Engine) invoke(ctx context.Context, r *agent.Request, w agent.Answerer)
 	if isJSON(contentType) {
 		if columns, ok := e.reader.Columns(make([]byte, headerSize, headerSize+len(buf)-room+512), buf[room:]); ok {
 			e.columns.Add(1)
-			return e.ask(ctx, kindColumns, columns, w)
+			if rows := e.together(columns); rows > 0 {
+				return e.askTogether(ctx, columns, rows, w)
+			}
+			return e.ask(ctx, kindColumns, columns, w, nil)
 		}
 	}
 	size := uint32(noType)
@@ -103,7 +106,7 @@ func (e *Engine) invoke(ctx context.Context, r *agent.Request, w agent.Answerer)
 	binary.LittleEndian.PutUint32(buf[headerSize:], size)
 	copy(buf[headerSize+4:], contentType)
 	e.raw.Add(1)
-	return e.ask(ctx, kindRaw, buf, w)
+	return e.ask(ctx, kindRaw, buf, w, nil)
 }
 
 // isJSON knows the ways to write the type for which columns are worth a try.
@@ -116,22 +119,18 @@ func isJSON(contentType string) bool {
 }
 
 // ask sends one request frame and carries its answer back. buf is the header's
-// room and the payload.
-func (e *Engine) ask(ctx context.Context, k kind, buf []byte, w agent.Answerer) error {
+// room and the payload. f ends with the answer; it may be nil.
+func (e *Engine) ask(ctx context.Context, k kind, buf []byte, w agent.Answerer, f *flight) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c, id, err := e.open()
+	c, id, err := e.open(f)
 	if err != nil {
 		return err
 	}
 	defer e.close(id)
-	putHeader(buf, k, id)
-	if n, err := e.conn.Write(buf); err != nil {
-		if n == 0 {
-			return agent.ErrEngineGone
-		}
-		return fmt.Errorf("the worker died while a request was handed to it: %w", err)
+	if err := e.send(buf, k, id); err != nil {
+		return err
 	}
 	cancelled := ctx.Done()
 	listening := true
@@ -175,7 +174,7 @@ func (e *Engine) ask(ctx context.Context, k kind, buf []byte, w agent.Answerer) 
 // more. It says whether it was the last.
 func pass(f frame, w agent.Answerer, listening bool) (last bool, err error) {
 	if !listening {
-		return f.kind != kindHead && f.kind != kindPiece, nil
+		return f.kind.last(), nil
 	}
 	switch f.kind {
 	case kindText:
@@ -211,14 +210,29 @@ func write(w agent.Answerer, p []byte) error {
 	return w.Flush()
 }
 
-func (e *Engine) open() (*call, uint64, error) {
+// send hands a frame to the worker; buf is the header's room and the payload.
+func (e *Engine) send(buf []byte, k kind, id uint64) error {
+	putHeader(buf, k, id)
+	n, err := e.conn.Write(buf)
+	switch {
+	case err == nil:
+		return nil
+	case n == 0:
+		return agent.ErrEngineGone
+	}
+	return fmt.Errorf("the worker died while a request was handed to it: %w", err)
+}
+
+// open makes the call that the answer to a new request will come to. f, which
+// may be nil, ends with that answer.
+func (e *Engine) open(f *flight) (*call, uint64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.calls == nil {
 		return nil, 0, agent.ErrEngineGone
 	}
 	e.next++
-	c := &call{ready: make(chan struct{}, 1)}
+	c := &call{ready: make(chan struct{}, 1), flight: f}
 	e.calls[e.next] = c
 	return c, e.next, nil
 }
@@ -240,7 +254,8 @@ func (e *Engine) cancel(id uint64) {
 // A call is one request in the worker: its answer's frames, in order, as far
 // as they have come.
 type call struct {
-	ready chan struct{} // holds a token when there may be something
+	ready  chan struct{} // holds a token when there may be something
+	flight *flight       // nil when nobody waits for this answer to go next
 
 	mu     sync.Mutex
 	frames []frame

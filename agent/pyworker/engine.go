@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"loadline.dev/loadline/agent"
+	"loadline.dev/loadline/link"
 	"loadline.dev/loadline/scoring"
 	"loadline.dev/loadline/serving"
 )
@@ -55,6 +56,7 @@ type Engine struct {
 	loaded chan error    // receives once: the model is loaded, or why not
 
 	columns, raw, texts atomic.Uint64
+	gather              gathering
 
 	mu     sync.Mutex
 	calls  map[uint64]*call // nil once the socket is broken
@@ -70,12 +72,17 @@ type hello struct {
 	Inputs    string `json:"inputs"` // MLflow's JSON text of the input schema; empty without one
 	Params    string `json:"params"` // the same of the params schema
 	TypeHints bool   `json:"type_hints"`
+	Together  struct {
+		Sizes []int  `json:"sizes"` // in rows, of calls that answer each row as alone
+		Why   string `json:"why"`
+	} `json:"together"`
 }
 
 var (
 	_ agent.Engine   = (*Engine)(nil)
 	_ agent.Reasoner = (*Engine)(nil)
 	_ agent.Counter  = (*Engine)(nil)
+	_ agent.Gatherer = (*Engine)(nil)
 )
 
 // New returns an engine that has not been started.
@@ -214,6 +221,9 @@ func (e *Engine) read() error {
 			if c == nil {
 				return fmt.Errorf("the worker answered request %d, which does not exist", f.id)
 			}
+			if f.kind.last() {
+				c.flight.end() // first: the worker has nothing to do now
+			}
 			c.push(f)
 		}
 	}
@@ -226,6 +236,9 @@ func (e *Engine) greet(payload []byte) error {
 	}
 	if h.Protocol != protocol {
 		return fmt.Errorf("the worker speaks protocol %d, this agent %d", h.Protocol, protocol)
+	}
+	if err := e.gather.gatherUpTo(h.Together.Sizes, h.Together.Why); err != nil {
+		return err
 	}
 	e.hello = h
 	e.reader = scoring.NewReader(h.Inputs, h.Params, h.TypeHints)
@@ -281,11 +294,22 @@ type Stats struct {
 	Columns uint64 // requests that went as columns
 	Raw     uint64 // requests that went as the bytes that came
 	Texts   uint64 // of the former, those whose answer came back as MLflow's JSON text
+
+	Calls [len(link.CallSizes)]uint64 // see [link.Counters]
+}
+
+// Shared is how many calls had more than one request in them.
+func (s Stats) Shared() uint64 {
+	var n uint64
+	for _, calls := range s.Calls[1:] {
+		n += calls
+	}
+	return n
 }
 
 // Stats returns the counts so far.
 func (e *Engine) Stats() Stats {
-	return Stats{Columns: e.columns.Load(), Raw: e.raw.Load(), Texts: e.texts.Load()}
+	return Stats{Columns: e.columns.Load(), Raw: e.raw.Load(), Texts: e.texts.Load(), Calls: e.Calls()}
 }
 
 // Stop implements [agent.Engine]. The worker sees its socket close, finishes

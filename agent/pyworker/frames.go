@@ -11,7 +11,7 @@ import (
 // then the payload. worker/loadline_worker/frames.py is the other end; change
 // both together.
 const (
-	protocol   = 1
+	protocol   = 2
 	headerSize = 16
 	maxPayload = 1 << 30 // a longer frame is a broken peer
 )
@@ -20,9 +20,10 @@ type kind uint32
 
 const (
 	// agent to worker
-	kindRaw     kind = 1 // u32 length of the content type or noType, content type, body
-	kindColumns kind = 2 // see scoring.Columns
-	kindCancel  kind = 3 // no payload
+	kindRaw      kind = 1 // u32 length of the content type or noType, content type, body
+	kindColumns  kind = 2 // see scoring.Columns
+	kindCancel   kind = 3 // no payload
+	kindTogether kind = 4 // as kindColumns, the rows of several requests; kindTable or kindAlone is the answer
 
 	// worker to agent
 	kindHello   kind = 16 // JSON, once, when the model is loaded
@@ -33,7 +34,11 @@ const (
 	kindHead    kind = 21 // as kindText without a body; pieces and an end follow
 	kindPiece   kind = 22 // more of the body
 	kindEnd     kind = 23 // no payload
+	kindAlone   kind = 24 // no payload: these rows have to be asked request by request
 )
+
+// last reports whether a frame is the last of an answer.
+func (k kind) last() bool { return k != kindHead && k != kindPiece }
 
 // noType stands for a request without a Content-Type.
 const noType = 0xFFFFFFFF
@@ -65,7 +70,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 	if n > maxPayload {
 		return frame{}, fmt.Errorf("the worker sent a frame of %d bytes; at most %d are allowed", n, maxPayload)
 	}
-	if f.kind < kindHello || f.kind > kindEnd {
+	if f.kind < kindHello || f.kind > kindAlone {
 		return frame{}, fmt.Errorf("the worker sent a frame of the unknown kind %d", f.kind)
 	}
 	if _, err := r.Discard(headerSize); err != nil {

@@ -125,6 +125,7 @@ func TestAnswersAreMLflows(t *testing.T) {
 			for _, a := range asks[model] {
 				tally.compare(t, base, e, a)
 			}
+			together(t, model, e, asks[model])
 			beyond(t, model, e)
 			tally.crossed(e.Stats())
 		})

@@ -7,12 +7,13 @@ the payload. agent/pyworker/frames.go is the other end; change both together.
 import struct
 import threading
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 # agent to worker
 RAW = 1  # u32 length of the content type or NONE, content type, body
 COLUMNS = 2  # see columns.py
 CANCEL = 3  # no payload
+TOGETHER = 4  # as COLUMNS, the rows of several requests; TABLE or ALONE is the answer
 
 # worker to agent
 HELLO = 16  # JSON, once, when the model is loaded
@@ -23,6 +24,7 @@ TABLE = 20  # see columns.py
 HEAD = 21  # as TEXT without a body; PIECE and END follow
 PIECE = 22  # more of the body
 END = 23  # no payload
+ALONE = 24  # no payload: these rows have to be asked request by request
 
 NONE = 0xFFFFFFFF
 MAX_PAYLOAD = 1 << 30  # a longer frame is a broken peer

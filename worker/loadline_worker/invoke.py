@@ -147,6 +147,7 @@ class Model:
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
+        self.path = path
         self._server = server
         self._MlflowException = MlflowException
         self._bad_request = BAD_REQUEST
@@ -193,12 +194,28 @@ class Model:
         raw = self.straight.ask(self.model, payload)
         if raw is self.straight.NOTHING:
             raw = self._ask_data(self.model, *self._decoder.decode(payload))
-        parts = self._columns.encode(raw)
+        parts = self.encode(raw)
         if parts is not None:
             return parts
         out = io.StringIO()
         self._switch.print(raw, out)
         return Answer(200, JSON_TYPE, out.getvalue().encode("utf-8"))
+
+    def together(self, payload):
+        """A table's parts for the rows of several requests, or None: each has to be asked alone."""
+        frame = self.straight.frame(payload)
+        if frame is None:
+            return None
+        try:
+            parts = self.encode(self.straight.predict(frame))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: B902 one of the rows, most likely
+            return None
+        return parts if parts is not None and type(bounded(parts)) is list else None
+
+    def encode(self, raw):
+        return self._columns.encode(raw)
 
     @property
     def streams(self):

@@ -65,6 +65,9 @@ def answer_with(model):
                 send_stream(wire, request.ident, result)
             else:
                 send(wire, request.ident, result)
+        elif request.kind == frames.TOGETHER:
+            result = model.together(request.payload)
+            wire.write(frames.ALONE if result is None else frames.TABLE, request.ident, *(result or ()))
         else:
             result = model.columns(request.payload)
             if type(result) is list:
@@ -98,8 +101,11 @@ def send_stream(wire, ident, stream):
 def hello(model):
     import mlflow
 
+    from . import together
+
     metadata = model.model.metadata
     params = metadata.get_params_schema() if hasattr(metadata, "get_params_schema") else None
+    sizes, why = together.prove(model)
     hints = getattr(metadata, "_is_signature_from_type_hint", None)
     return {
         "protocol": frames.PROTOCOL,
@@ -109,6 +115,7 @@ def hello(model):
         "params": params.to_json() if params is not None else "",
         "type_hints": bool(hints and hints()),
         "streams": model.streams,
+        "together": {"sizes": sizes, "why": why},
     }
 
 

@@ -80,7 +80,7 @@ def read_frames(wire, line):
             if frame is None:
                 return
             kind, ident, payload = frame
-            if kind in (frames.RAW, frames.COLUMNS):
+            if kind in (frames.RAW, frames.COLUMNS, frames.TOGETHER):
                 line.put(Request(kind, ident, payload))
             elif kind == frames.CANCEL:
                 if line.cancel(ident):

@@ -39,6 +39,7 @@ class Straight:
         self._library = False
         self._call = None
         self._probe = None
+        self.usual = None  # the plan of the layout that most bodies have
         if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
             return
         try:
@@ -50,11 +51,11 @@ class Straight:
             return
         self._library = known.library(model)
         self._predict = model._predict_fn
-        # The layout that most bodies have, so that no request pays for it.
         letters = [columns.LETTERS.get(str(t)) for t in _types(schema)]
         if all(letters):
             head = columns.head(columns.FRAME, False, list(zip(letters, self._names)))
-            self.way(decoder.plan(head))
+            self.usual = decoder.plan(head)
+            self.way(self.usual)
 
     @property
     def library(self):

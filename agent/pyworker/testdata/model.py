@@ -13,14 +13,35 @@ import time
 sys.path.insert(0, sys.argv[1])
 from loadline_worker import frames, main, serve
 
-HELLO = b'{"protocol": 1, "python": "3", "mlflow": "9.9", "inputs": "", "params": "", "type_hints": false}'
+HELLO = b'{"protocol": 2, "python": "3", "mlflow": "9.9", "inputs": "", "params": "", "type_hints": false}'
+# A model with one number, whose calls answer up to four rows each as alone.
+GATHERS = HELLO.replace(
+    b'"inputs": ""', b'"inputs": "[{\\"name\\": \\"x\\", \\"type\\": \\"double\\"}]", "together": {"sizes": [2, 3, 4], "why": "tried"}'
+)
 
 
 def text(wire, ident, body):
     wire.write(frames.TEXT, ident, struct.pack("<HH", 200, 10), b"text/plain", body)
 
 
+def numbers(request, wire):
+    """Twice each number. Of a negative one nothing is known, and 666 is the end."""
+    at = 4 + struct.unpack_from("<I", request.payload)[0]
+    (rows,) = struct.unpack_from("<I", request.payload, at)
+    values = struct.unpack_from("<%dd" % rows, request.payload, -(-(at + 8) // 8) * 8)
+    if 666 in values:
+        os._exit(7)
+    if min(values) >= 0:
+        wire.write(frames.TABLE, request.ident, struct.pack("<BIIc%dd" % rows, 1, rows, 1, b"d", *(2 * v for v in values)))
+    elif request.kind == frames.TOGETHER:
+        wire.write(frames.ALONE, request.ident)
+    else:
+        wire.write(frames.TEXT, request.ident, struct.pack("<HH", 400, 10), b"text/plain", b"negative")
+
+
 def answer(request, wire):
+    if request.kind != frames.RAW:
+        return numbers(request, wire)
     body, _ = main.split_raw(request.payload)
     word, _, rest = body.decode().partition(" ")
     if word == "sleep":
@@ -82,7 +103,7 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["--die"]:
         os._exit(3)
     if sys.argv[2:] == ["--old"]:
-        wire.write(frames.HELLO, 0, HELLO.replace(b'"protocol": 1', b'"protocol": 0'))
+        wire.write(frames.HELLO, 0, HELLO.replace(b'"protocol": 2', b'"protocol": 0'))
         time.sleep(3600)
-    wire.write(frames.HELLO, 0, HELLO)
+    wire.write(frames.HELLO, 0, GATHERS if sys.argv[2:] == ["--gathers"] else HELLO)
     serve.serve(wire, answer)
