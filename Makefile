@@ -35,7 +35,7 @@ export LOADLINE_BIN := $(CURDIR)/bin/loadline
 # Rooms whose code runs concurrently are tested under the race detector; the
 # rest without it. The object stores' clients are left out: compiling them for
 # the detector costs minutes and they start nothing of their own.
-CONCURRENT := $(addprefix ./,agent/... control/... gateway/... internal/... link/... platform/... prepare/... pyenv/... rest/... auth/... model model/registry)
+CONCURRENT := $(addprefix ./,agent/... autopilot/cockpit control/... gateway/... internal/... link/... platform/... prepare/... pyenv/... rest/... auth/... model model/registry)
 
 .PHONY: build test lint demo bench bench-full e2e cluster fuzz clean tools env linter
 
@@ -110,6 +110,9 @@ fuzz:
 		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$package/*_test.go | cut -c6-); do \
 			echo "$$package $$target"; go test -run xxx -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) $$package || exit 1; \
 		done; done
+
+# Where the public traces lie, if they do.
+bench bench-full: export LOADLINE_TRACES ?= $(abspath $(wildcard ../shared/traces))
 
 bench: $(PYTHON) build ## the short set, each figure beside its rival in the same run
 	@cd bench && go run . -bin ../bin/loadline -python $(PYTHON)

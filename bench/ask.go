@@ -38,6 +38,9 @@ func (b *bench) askWay(ctx context.Context, w way, m mode, r *pathRow) error {
 // span is how long a subject is asked.
 func (b *bench) span() time.Duration { return either(b.stretch, min(b.stretch, 600*time.Millisecond)) }
 
+// long is how often a suite is played that takes minutes each time.
+func (b *bench) long() int { return either(b.rounds, 1) }
+
 // warm is how long a subject is asked before it counts: every connection at
 // least once.
 func (b *bench) warm(m mode) time.Duration {

@@ -54,7 +54,7 @@ func (b *bench) change(ctx context.Context) (any, error) {
 	for _, s := range subjects {
 		all.Rows = append(all.Rows, changeRow{Way: s.way, Change: s.change})
 	}
-	for range b.rounds {
+	for range b.long() {
 		for i, s := range subjects {
 			if err := b.changeOnce(ctx, s.run, &all.Rows[i]); err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", s.way, s.change, err)

@@ -28,8 +28,8 @@ func main() {
 	flag.BoolVar(&b.pin, "pin", true, "subjects of the path suite share one processor, the load has another")
 	flag.StringVar(&b.results, "results", "results", "`folder` for the JSON results")
 	flag.StringVar(&asked.traces, "traces", os.Getenv("LOADLINE_TRACES"), "the `folder` of public traces, for the scaling suite")
-	flag.BoolVar(&asked.short, "short", false, "play only a few stretches in the scaling suite")
 	flag.Parse()
+	asked.short = !*thorough
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := b.run(ctx, *only); err != nil {
@@ -59,6 +59,10 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"uneven", b.uneven}, {"overload", b.overload}, {"change", b.change}, {"scaling", b.scaling}}
 	for _, suite := range suites {
 		if only != "" && only != suite.name {
+			continue
+		}
+		if only == "" && suite.name == "scaling" && asked.traces == "" {
+			fmt.Println("scaling is left out: -traces must say where the public traces lie")
 			continue
 		}
 		results, err := suite.run(ctx)

@@ -57,7 +57,7 @@ func (b *bench) overload(ctx context.Context) (any, error) {
 			all.Rows = append(all.Rows, overloadRow{Way: w.name})
 		}
 	}
-	for range b.rounds {
+	for range b.long() {
 		for i, row := range all.Rows {
 			for _, w := range ways {
 				if w.name == row.Way {
@@ -198,7 +198,7 @@ func (b *bench) isolation(ctx context.Context, all *overloadResults) error {
 	for _, t := range troubles {
 		all.Others = append(all.Others, isolationRow{Trouble: t.name})
 	}
-	for range b.rounds {
+	for range b.long() {
 		for i, t := range troubles {
 			other := crowd{port: well.port, path: strings.Replace(path, "iris", "other", 1), bodies: []string{t.body}, patience: patience}
 			ctx, stop := context.WithCancel(ctx)

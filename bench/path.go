@@ -65,7 +65,7 @@ const (
 )
 
 var (
-	thorough = flag.Bool("full", false, "the path suite with all its parts at length")
+	thorough = flag.Bool("full", false, "every suite at length")
 	parts    = flag.String("parts", "", "a `pattern`: only these parts of the path suite: bare, full, latency, batching, connections, bodies, endpoints, replicas, idle")
 )
 

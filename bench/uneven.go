@@ -84,7 +84,7 @@ func (b *bench) uneven(ctx context.Context) (any, error) {
 func (b *bench) unevenRounds(ctx context.Context, name string, rate float64, ways []way) ([]unevenRow, error) {
 	rows := make([]unevenRow, len(ways))
 	const warm = 3 * time.Second // in which ways learn, if they do
-	for range b.rounds {
+	for range b.long() {
 		for i, w := range ways {
 			rows[i].Case, rows[i].Way = name, w.name
 			c := crowd{port: w.port, path: path, bodies: []string{question}, patience: 20 * time.Second}
