@@ -7,9 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
+	"loadline.dev/loadline/pyenv"
 	"loadline.dev/loadline/test/harness"
 )
 
@@ -76,28 +76,16 @@ func TestWorkerInModelEnvironment(t *testing.T) {
 }
 
 func runPythonTests(t *testing.T, minor string) {
-	for _, path := range interpreters(minor) {
-		if out, err := exec.Command(path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").Output(); err == nil && strings.TrimSpace(string(out)) == minor {
-			unittest(t, path)
-			return
-		}
+	all := pyenv.Interpreters(t.Context())
+	i := slices.IndexFunc(all, func(i pyenv.Interpreter) bool { return i.Minor == minor })
+	switch {
+	case i >= 0:
+		unittest(t, all[i].Path)
+	case os.Getenv("CI") == "true":
+		t.Fatalf("Python %s is not there; there are %v", minor, all)
+	default:
+		t.Skipf("needs Python %s", minor)
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("Python %s is not there", minor)
-	}
-	t.Skipf("needs Python %s", minor)
-}
-
-// interpreters are the places where a Python of that minor version may be.
-func interpreters(minor string) []string {
-	var found []string
-	if home, err := os.UserHomeDir(); err == nil {
-		found, _ = filepath.Glob(filepath.Join(home, ".pyenv/versions", minor+".*", "bin/python"))
-	}
-	if path, err := exec.LookPath("python" + minor); err == nil {
-		found = append(found, path)
-	}
-	return found
 }
 
 func unittest(t *testing.T, python string) {
