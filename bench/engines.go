@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -390,24 +389,7 @@ func (b *bench) session(ctx context.Context, model, bodies string) (*floor, erro
 	}
 	python := filepath.Join(found[0], "..", "..", "..", "..", "bin", "python")
 	cmd := exec.CommandContext(ctx, python, "session.py", model, filepath.Join(filepath.Dir(model), "plan.json"), bodies)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	f := &floor{cmd, in, bufio.NewScanner(out)}
-	if !f.out.Scan() || f.out.Text() != "ready" {
-		f.stop()
-		return nil, fmt.Errorf("session.py did not start")
-	}
-	return f, nil
+	return begin(cmd, "session.py")
 }
 
 // one returns the CPU microseconds of a request.

@@ -360,6 +360,11 @@ func (b *bench) floor(ctx context.Context, name string) (*floor, error) {
 	// spinning ones it would lie above what stands on it. MLflow's server is
 	// started as it comes.
 	cmd.Env = append(cmd.Env, "OMP_WAIT_POLICY=PASSIVE")
+	return begin(cmd, "predict.py")
+}
+
+// begin starts the process of a script, which says when it is ready.
+func begin(cmd *exec.Cmd, script string) (*floor, error) {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -375,7 +380,7 @@ func (b *bench) floor(ctx context.Context, name string) (*floor, error) {
 	f := &floor{cmd, in, bufio.NewScanner(out)}
 	if !f.out.Scan() || f.out.Text() != "ready" {
 		f.stop()
-		return nil, fmt.Errorf("predict.py did not start")
+		return nil, fmt.Errorf("%s did not start", script)
 	}
 	return f, nil
 }

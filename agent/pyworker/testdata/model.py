@@ -55,8 +55,6 @@ def answer(request, wire):
     elif word == "exit":
         print("about to leave", flush=True)
         os._exit(7)
-    elif word == "hang":
-        time.sleep(3600)
     elif word == "garbage":
         wire._sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n and so on")
         time.sleep(3600)
