@@ -32,6 +32,7 @@ func (b *bench) askWay(ctx context.Context, w way, m mode, r *pathRow) error {
 	r.CPU["whole"] = append(r.CPU["whole"], whole)
 	r.PerSecond = append(r.PerSecond, l.PerSecond)
 	r.P50, r.P99 = append(r.P50, l.P50), append(r.P99, l.P99)
+	r.Raw, r.Spoiled = append(r.Raw, l.Raw), append(r.Spoiled, l.Spoiled)
 	return nil
 }
 

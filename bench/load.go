@@ -23,7 +23,9 @@ type load struct {
 	Requests  int
 	Errors    int
 	Seconds   float64
-	P50, P99  float64 // ms; in an open loop from the moment a request was due
+	P50, P99  float64 // ms; in an open loop from the moment a request was due, without what the machine spoiled
+	Raw       float64 // ms; the P99 with it
+	Spoiled   float64 // share of the requests that the machine spoiled
 	PerSecond float64
 }
 
@@ -46,8 +48,14 @@ type generator struct {
 
 	sending  bool
 	inFlight int
-	took     []int32 // ns
+	took     []taken
 	errors   int
+}
+
+// A taken is one request: when it was due, and how long its answer then took, in ns.
+type taken struct {
+	due int64
+	ns  int32
 }
 
 // A client is one connection.
@@ -83,7 +91,7 @@ func generate(args []string) error {
 		}
 	}
 	runtime.LockOSThread()
-	g := &generator{rate: *rate, dice: rand.New(rand.NewPCG(1, 2)), took: make([]int32, 0, 1<<20),
+	g := &generator{rate: *rate, dice: rand.New(rand.NewPCG(1, 2)), took: make([]taken, 0, 1<<20),
 		request: []byte("POST " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: python-requests/2.32.3\r\nAccept-Encoding: gzip, deflate\r\nAccept: */*\r\n" +
 			"Connection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n" + more + "\r\n" + body)}
 	g.events = unix.EPOLLIN
@@ -154,6 +162,7 @@ func now() int64 {
 // run sends for a while and then waits for what is still on its way.
 func (g *generator) run(stretch time.Duration) (load, error) {
 	g.took, g.errors, g.sending = g.took[:0], 0, true
+	witnesses := watch()
 	start := now()
 	stop := start + int64(stretch)
 	if g.rate == 0 {
@@ -192,15 +201,36 @@ func (g *generator) run(stretch time.Duration) (load, error) {
 			}
 		}
 	}
-	seconds := float64(now()-start) / 1e9
 	g.due = g.due[:0]
+	return g.tell(start, now(), witnesses), nil
+}
+
+// tell is what was measured from start to end.
+func (g *generator) tell(start, end int64, w *witnesses) load {
+	seconds := float64(end-start) / 1e9
 	l := load{Requests: len(g.took), Errors: g.errors, Seconds: seconds, PerSecond: float64(len(g.took)) / seconds}
-	if len(g.took) > 0 {
-		slices.Sort(g.took)
-		at := func(q float64) float64 { return float64(g.took[min(len(g.took)-1, int(q*float64(len(g.took))))]) / 1e6 }
-		l.P50, l.P99 = at(.5), at(.99)
+	counts := w.end(start, end)
+	var all, some []int32
+	for _, t := range g.took {
+		all = append(all, t.ns)
+		if counts(t.due) {
+			some = append(some, t.ns)
+		}
 	}
-	return l, nil
+	if len(all) == 0 {
+		return l
+	}
+	l.Spoiled = 1 - float64(len(some))/float64(len(all))
+	if len(some) == 0 {
+		some = slices.Clone(all)
+	}
+	at := func(took []int32, q float64) float64 {
+		return float64(took[min(len(took)-1, int(q*float64(len(took))))]) / 1e6
+	}
+	slices.Sort(all)
+	slices.Sort(some)
+	l.P50, l.P99, l.Raw = at(some, .5), at(some, .99), at(all, .99)
+	return l
 }
 
 // schedule sets the timer to the next moment at which a request is due.
@@ -275,7 +305,7 @@ func (g *generator) receive(c *client) error {
 		g.errors++
 	}
 	g.inFlight--
-	g.took = append(g.took, int32(min(now()-c.since, 1<<31-1)))
+	g.took = append(g.took, taken{c.since, int32(min(now()-c.since, 1<<31-1))})
 	switch {
 	case !g.sending:
 	case g.rate == 0:
